@@ -1,0 +1,3 @@
+//! trysail-cli.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! trysail-manager.
+
+fn main() {}
