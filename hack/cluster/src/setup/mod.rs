@@ -1,0 +1,1 @@
+//! Builds and stamps the binaries that a cluster runs.
