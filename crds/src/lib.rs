@@ -1,1 +1,36 @@
-//! trysail-crds.
+//! The kinds of `apps.trysail.dev/v1`: Rust types, and the CustomResourceDefinitions generated from them.
+//!
+//! A spec is upstream's spec field for field, so that a native manifest becomes ours when its `apiVersion` is
+//! changed and nothing else. What the API server does for native kinds in Go (defaults, validation, `/scale`, printer
+//! columns) is said here in the schema: [`schema`] derives it from k8s-openapi, one file per kind adds the rules.
+//!
+//! Not here: how a status is computed, and anything that talks to a cluster.
+
+pub mod deployment;
+pub mod replicaset;
+pub mod replicationcontroller;
+
+mod condition;
+mod crd;
+mod schema;
+mod template;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+pub use condition::Condition;
+pub use crd::{CrdError, to_yaml};
+pub use deployment::Deployment;
+pub use replicaset::ReplicaSet;
+pub use replicationcontroller::ReplicationController;
+pub use template::{PodTemplate, TemplateError};
+
+/// API group of the workload kinds that upstream keeps in `apps` (and of `ReplicationController`).
+pub const APPS_GROUP: &str = "apps.trysail.dev";
+
+/// The one served and stored version of [`APPS_GROUP`].
+pub const APPS_VERSION: &str = "v1";
+
+/// Every CRD of the project with its complete schema, in the order in which they are listed to users.
+pub fn all() -> Result<Vec<CustomResourceDefinition>, CrdError> {
+    Ok(vec![deployment::crd()?, replicaset::crd()?, replicationcontroller::crd()?])
+}

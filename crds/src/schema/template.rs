@@ -1,0 +1,49 @@
+//! What a pod template may hold in our kinds, beyond the structure of upstream's types.
+//!
+//! No CEL stands inside the template: its lists are unbounded, and the cost estimate of a rule is multiplied by every
+//! list above it. The checks that concern the template are plain keywords, or rules of the spec that holds it. What is
+//! left unchecked is checked by the API server when a pod is created, and shown as a condition.
+
+use serde_json::{Value, json};
+
+use super::{insert, rule};
+use crate::crd::CrdError;
+
+/// Bound on the labels of a template, which the selector's rules read.
+const MAX_LABELS: u32 = 256;
+
+/// Syntax of a label's value, empty included.
+pub(super) const LABEL_VALUE: &str = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+
+/// Bounds the template of `spec` and states what its kinds allow in it.
+pub(crate) fn pod_template(spec: &mut Value) -> Result<(), CrdError> {
+    let labels = json!({
+        "maxProperties": MAX_LABELS,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+    });
+    insert(spec, "template.metadata.labels", labels)?;
+    insert(spec, "template.spec.containers", json!({"minItems": 1}))?;
+    insert(spec, "template.spec.restartPolicy", json!({"enum": ["Always"]}))?;
+    // Never allowed in a template, so their schema would be dead weight.
+    let ephemeral = json!({"items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    insert(spec, "template.spec.ephemeralContainers", ephemeral)
+}
+
+/// Rules of a spec on fields that a pod may have and the template of a replicated kind may not.
+pub(crate) fn forbidden_in_template(kind: &str) -> Vec<Value> {
+    vec![
+        rule(
+            "template.spec.activeDeadlineSeconds",
+            "FieldValueForbidden",
+            "!has(self.template.spec) || !has(self.template.spec.activeDeadlineSeconds)",
+            &format!("activeDeadlineSeconds is not supported in the template of a {kind}"),
+        ),
+        rule(
+            "template.spec.ephemeralContainers",
+            "FieldValueForbidden",
+            "!has(self.template.spec) || !has(self.template.spec.ephemeralContainers) \
+             || size(self.template.spec.ephemeralContainers) == 0",
+            "ephemeral containers are not allowed in a pod template",
+        ),
+    ]
+}

@@ -1,0 +1,3 @@
+//! Tests of the CRDs from outside: what is committed, and how it treats manifests.
+
+mod generated;
