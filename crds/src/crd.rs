@@ -61,6 +61,9 @@ pub(crate) fn with_schema(
 }
 
 /// The CRD as the YAML document that is committed in `crds/generated`: same input, same bytes.
+///
+/// One space per level: a pod template nests so deeply that indentation would be half of the file.
 pub fn to_yaml(crd: &CustomResourceDefinition) -> Result<String, CrdError> {
-    serde_saphyr::to_string(crd).map_err(CrdError::Yaml)
+    let options = serde_saphyr::ser_options! { indent_step: 1 };
+    serde_saphyr::to_string_with_options(crd, options).map_err(CrdError::Yaml)
 }

@@ -10,7 +10,7 @@ mod structural;
 mod template;
 mod upstream;
 
-pub(crate) use rules::{describe, insert, rule, set_default, validate};
+pub(crate) use rules::{at, describe, insert, rule, set_default, validate};
 pub(crate) use selector::{label_selector, selector_map, selector_matches_template};
 pub(crate) use status::status;
 pub(crate) use structural::structural;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::crd::CrdError;
 
 /// The schema at `path`, a dotted list of fields below an object's schema; `""` is the object itself.
-fn at<'a>(schema: &'a mut Value, path: &str) -> Result<&'a mut Value, CrdError> {
+pub(crate) fn at<'a>(schema: &'a mut Value, path: &str) -> Result<&'a mut Value, CrdError> {
     let pointer: String =
         path.split('.').filter(|name| !name.is_empty()).map(|name| format!("/properties/{name}")).collect();
     schema.pointer_mut(&pointer).ok_or(CrdError::MissingField { path: path.to_owned() })

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::{insert, rule};
+use super::{at, insert, rule};
 use crate::crd::CrdError;
 
 /// Bound on the labels of a template, which the selector's rules read.
@@ -24,9 +24,44 @@ pub(crate) fn pod_template(spec: &mut Value) -> Result<(), CrdError> {
     insert(spec, "template.metadata.labels", labels)?;
     insert(spec, "template.spec.containers", json!({"minItems": 1}))?;
     insert(spec, "template.spec.restartPolicy", json!({"enum": ["Always"]}))?;
+    insert(spec, "template", json!({"required": ["spec"]}))?;
     // Never allowed in a template, so their schema would be dead weight.
     let ephemeral = json!({"items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    insert(spec, "template.spec.ephemeralContainers", ephemeral)
+    insert(spec, "template.spec.ephemeralContainers", ephemeral)?;
+    allow_null(at(spec, "template")?, "template");
+    Ok(())
+}
+
+/// Fields that stay without null: rules read them, and CEL takes a null for a value that is present.
+const NOT_NULLABLE: [&str; 5] = [
+    "template.metadata",
+    "template.metadata.labels",
+    "template.spec.activeDeadlineSeconds",
+    "template.spec.ephemeralContainers",
+    "template.spec.restartPolicy",
+];
+
+/// Lets every optional field be null, as in Go, where null means absent. Helm charts and `kubectl create --dry-run`
+/// leave nulls behind (`nodeSelector:`, `creationTimestamp: null`), and while the API server drops those of a plain
+/// create or update by itself, it refuses them in a server-side apply.
+fn allow_null(schema: &mut Value, path: &str) {
+    let required = schema.get("required").cloned().unwrap_or_default();
+    if let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        for (name, field) in fields {
+            let path = format!("{path}.{name}");
+            let is_required =
+                required.as_array().is_some_and(|names| names.iter().any(|other| other == name));
+            if !is_required && !NOT_NULLABLE.contains(&path.as_str()) {
+                field["nullable"] = json!(true);
+            }
+            allow_null(field, &path);
+        }
+    }
+    for keyword in ["items", "additionalProperties"] {
+        if let Some(inner) = schema.get_mut(keyword) {
+            allow_null(inner, &format!("{path}.{keyword}"));
+        }
+    }
 }
 
 /// Rules of a spec on fields that a pod may have and the template of a replicated kind may not.
@@ -35,14 +70,13 @@ pub(crate) fn forbidden_in_template(kind: &str) -> Vec<Value> {
         rule(
             "template.spec.activeDeadlineSeconds",
             "FieldValueForbidden",
-            "!has(self.template.spec) || !has(self.template.spec.activeDeadlineSeconds)",
+            "!has(self.template.spec.activeDeadlineSeconds)",
             &format!("activeDeadlineSeconds is not supported in the template of a {kind}"),
         ),
         rule(
             "template.spec.ephemeralContainers",
             "FieldValueForbidden",
-            "!has(self.template.spec) || !has(self.template.spec.ephemeralContainers) \
-             || size(self.template.spec.ephemeralContainers) == 0",
+            "!has(self.template.spec.ephemeralContainers) || size(self.template.spec.ephemeralContainers) == 0",
             "ephemeral containers are not allowed in a pod template",
         ),
     ]
