@@ -138,7 +138,8 @@ fn spec() -> Result<Value, CrdError> {
             "progressDeadlineSeconds",
             "FieldValueInvalid",
             "!has(self.progressDeadlineSeconds) \
-             || self.progressDeadlineSeconds > (has(self.minReadySeconds) ? self.minReadySeconds : 0)",
+             || self.progressDeadlineSeconds > \
+             (has(self.minReadySeconds) && dyn(self.minReadySeconds) != null ? self.minReadySeconds : 0)",
             "must be greater than minReadySeconds",
         )],
     )?;
@@ -162,6 +163,9 @@ fn defaults_and_bounds(spec: &mut Value) -> Result<(), CrdError> {
     for field in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         schema::insert(spec, field, json!({"minimum": 0}))?;
     }
+    for field in ["minReadySeconds", "paused", "strategy.rollingUpdate"] {
+        schema::insert(spec, field, json!({"nullable": true}))?;
+    }
     schema::set_default(spec, "replicas", json!(1))?;
     schema::set_default(spec, "revisionHistoryLimit", json!(10))?;
     schema::set_default(spec, "progressDeadlineSeconds", json!(600))
@@ -184,7 +188,7 @@ fn strategy(spec: &mut Value) -> Result<(), CrdError> {
         vec![schema::rule(
             "rollingUpdate",
             "FieldValueForbidden",
-            "self.type != 'Recreate' || !has(self.rollingUpdate)",
+            "self.type != 'Recreate' || !has(self.rollingUpdate) || dyn(self.rollingUpdate) == null",
             "may not be specified when strategy `type` is 'Recreate'",
         )],
     )?;

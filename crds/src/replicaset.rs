@@ -108,6 +108,7 @@ fn spec() -> Result<Value, CrdError> {
     for field in ["replicas", "minReadySeconds"] {
         schema::insert(&mut spec, field, json!({"minimum": 0}))?;
     }
+    schema::insert(&mut spec, "minReadySeconds", json!({"nullable": true}))?;
     schema::set_default(&mut spec, "replicas", json!(1))?;
     schema::validate(&mut spec, "", schema::selector_matches_template())?;
     schema::validate(&mut spec, "", schema::forbidden_in_template("ReplicaSet"))?;

@@ -92,6 +92,7 @@ fn spec() -> Result<Value, CrdError> {
     for field in ["replicas", "minReadySeconds"] {
         schema::insert(&mut spec, field, json!({"minimum": 0}))?;
     }
+    schema::insert(&mut spec, "minReadySeconds", json!({"nullable": true}))?;
     schema::set_default(&mut spec, "replicas", json!(1))?;
     schema::selector_map(&mut spec)?;
     schema::validate(&mut spec, "", selector_rules())?;
