@@ -84,7 +84,7 @@ pub(crate) fn ldflags(group: Group, module_dir: &Path) -> Result<String> {
     let mut flags = String::from("-s -w");
     for package in ["k8s.io/component-base/version", "k8s.io/client-go/pkg/version"] {
         for (name, value) in values {
-            flags.push_str(&format!(" -X {package}.{name}={value}"));
+            flags.extend([" -X ", package, ".", name, "=", value]);
         }
     }
     if group == Group::Upstream {
@@ -163,7 +163,7 @@ pub(crate) fn run(mut command: Command, what: &str, remedy: &str) -> Result<()> 
         .stdout(writer)
         .stderr(errors)
         .spawn()
-        .with_context(|| format!("failed to start {:?} for {what}", command.get_program()))?;
+        .with_context(|| format!("failed to start {} for {what}", command.get_program().display()))?;
     drop(command); // it holds the pipe's write end, and reading would never end
     let mut output = Vec::new();
     reader.read_to_end(&mut output).with_context(|| format!("failed to read the output of {what}"))?;

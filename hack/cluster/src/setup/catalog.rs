@@ -127,7 +127,7 @@ impl Group {
 
     /// The names of the binaries of this group.
     pub fn tools(self) -> impl Iterator<Item = &'static str> {
-        self.builds().iter().flat_map(|build| build.binaries()).map(|binary| binary.name)
+        self.builds().iter().flat_map(Build::binaries).map(|binary| binary.name)
     }
 
     /// Files and folders below `hack/cluster` that go into the group's stamp.

@@ -8,13 +8,14 @@ mod build;
 mod catalog;
 mod disk;
 pub mod packages;
-mod stamp;
+pub(crate) mod stamp;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+pub(crate) use build::run as run_command;
 pub use catalog::Group;
 pub use toolchain::{check_go, check_rust, rust_target};
 

@@ -138,7 +138,9 @@ mod tests {
     fn parts_do_not_run_into_each_other() {
         let of = |parts: &[(&str, &[u8])]| {
             let mut stamp = Stamp::default();
-            parts.iter().for_each(|(name, content)| stamp.add(name, content));
+            for (name, content) in parts {
+                stamp.add(name, content);
+            }
             stamp.finish()
         };
         assert_ne!(of(&[("ab", b"c")]), of(&[("a", b"bc")]));
