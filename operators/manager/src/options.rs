@@ -1,0 +1,179 @@
+//! What the user says on the command line, and nothing that is derived from it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trysail_core::Face;
+
+/// Kubernetes' workload controllers: for the kinds of apps.trysail.dev, or for the native kinds.
+#[derive(Parser, Debug, Clone)]
+#[command(name = "trysail-manager", version)]
+pub struct Cli {
+    /// What to do; runs the controllers when nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// How to run.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+/// Everything but running.
+#[derive(Subcommand, Debug, Clone)]
+pub enum Command {
+    /// Checks that the API server answers, the kinds are served and every permission is there; then exits.
+    Check(CheckOptions),
+    /// Prints the RBAC objects that `--api` and `--controllers` need, as JSON.
+    Rbac(RbacOptions),
+}
+
+/// Which kinds are reconciled.
+#[derive(Args, Debug, Clone)]
+pub struct Selection {
+    /// Which face of the kinds: our CRDs, the native kinds (kube-controller-manager must run without those
+    /// controllers), or both.
+    #[arg(long, value_enum, default_value = "crd", global = true, env = "TRYSAIL_API")]
+    pub api: Api,
+
+    /// Which controllers run, separated by commas.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "deployment,replicaset,replicationcontroller",
+        global = true,
+        env = "TRYSAIL_CONTROLLERS"
+    )]
+    pub controllers: Vec<ControllerName>,
+}
+
+/// Options of a run.
+#[derive(Args, Debug, Clone)]
+pub struct RunOptions {
+    /// Which kinds.
+    #[command(flatten)]
+    pub selection: Selection,
+
+    /// Credentials; without it KUBECONFIG, then the pod's service account.
+    #[arg(long, global = true)]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub bind_address: SocketAddr,
+
+    /// Run only while holding the Lease; without it, the only manager there is.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease; the pod's own by default, else trysail-system.
+    #[arg(long)]
+    pub leader_elect_namespace: Option<String>,
+
+    /// Name of the Lease.
+    #[arg(long, default_value = LEASE)]
+    pub leader_elect_name: String,
+
+    /// Keys reconciled at the same time, per controller.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+
+    /// Start though kube-controller-manager might run the same controllers (native kinds only).
+    #[arg(long)]
+    pub skip_native_check: bool,
+
+    /// Verbosity, 0 to 9; RUST_LOG overrides it.
+    #[arg(long = "v", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=9), global = true)]
+    pub verbosity: u8,
+
+    /// Form of the log.
+    #[arg(long, value_enum, default_value = "text", global = true)]
+    pub log_format: LogFormat,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug, Clone)]
+pub struct CheckOptions {
+    /// Also asks this address for `/readyz`, e.g. `trysail-workloads.trysail-system:8080`.
+    #[arg(long)]
+    pub ready_address: Option<String>,
+}
+
+/// Options of `rbac`.
+#[derive(Args, Debug, Clone)]
+pub struct RbacOptions {
+    /// Bind to this user.
+    #[arg(long, conflicts_with = "service_account")]
+    pub user: Option<String>,
+    /// Bind to this service account, `NAMESPACE/NAME`.
+    #[arg(long)]
+    pub service_account: Option<String>,
+    /// Namespace of the Lease.
+    #[arg(long, default_value = "trysail-system")]
+    pub lease_namespace: String,
+}
+
+/// Name of the Lease.
+pub const LEASE: &str = "trysail-manager";
+
+/// Which faces are served.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// The kinds of apps.trysail.dev.
+    Crd,
+    /// Kubernetes' own kinds.
+    Native,
+    /// Both.
+    Both,
+}
+
+impl Api {
+    /// The faces in the order they are started.
+    pub fn faces(self) -> &'static [Face] {
+        match self {
+            Api::Crd => &[Face::Crd],
+            Api::Native => &[Face::Native],
+            Api::Both => &[Face::Crd, Face::Native],
+        }
+    }
+}
+
+/// A controller, by the name that `--controllers` takes.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[value(rename_all = "lowercase")]
+pub enum ControllerName {
+    /// Deployments.
+    Deployment,
+    /// ReplicaSets.
+    ReplicaSet,
+    /// ReplicationControllers.
+    ReplicationController,
+}
+
+/// Form of the log.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_controller_is_named_with_the_choices() {
+        let error = Cli::try_parse_from(["trysail-manager", "--controllers", "deployment,deploymnt"]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("deploymnt") && text.contains("replicationcontroller"), "{text}");
+    }
+
+    #[test]
+    fn the_defaults_are_the_crd_face_and_every_controller() {
+        let cli = Cli::try_parse_from(["trysail-manager"]).unwrap();
+        assert_eq!(cli.run.selection.api.faces(), [Face::Crd]);
+        assert_eq!(cli.run.selection.controllers.len(), 3);
+    }
+}

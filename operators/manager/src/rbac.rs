@@ -1,0 +1,171 @@
+//! Every permission the manager uses, with its reason: the one table that the chart's Role, the static pod's
+//! Role and `check` are made of.
+
+use serde_json::{Value, json};
+use trysail_core::{Face, Resource, resource::PODS};
+
+use crate::options::{ControllerName, LEASE, Selection};
+
+/// Verbs on one resource, and why they are needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// API group.
+    pub group: &'static str,
+    /// Resource, with `/subresource` where one is meant.
+    pub resource: String,
+    /// Verbs, sorted.
+    pub verbs: Vec<&'static str>,
+    /// Restricts the rule to objects of that name.
+    pub name: Option<&'static str>,
+    /// Why.
+    pub why: &'static str,
+}
+
+const READ: [&str; 3] = ["get", "list", "watch"];
+
+/// Rules that hold in every namespace.
+pub fn cluster_rules(selection: &Selection) -> Vec<Rule> {
+    let mut rules = Rules::default();
+    for &face in selection.api.faces() {
+        for controller in &selection.controllers {
+            rules.controller(face, *controller);
+        }
+    }
+    rules.add("", "events", &["create", "patch"], "tell users what was done");
+    rules.0
+}
+
+/// Rules in the namespace of the Lease.
+pub fn lease_rules(selection: &Selection) -> Vec<Rule> {
+    let mut rules = Rules::default();
+    rules.add("coordination.k8s.io", "leases", &["create"], "make the Lease when there is none");
+    rules.add("coordination.k8s.io", "leases", &["get", "update"], "hold the Lease, or wait for it");
+    if let Some(rule) = rules.0.last_mut() {
+        rule.name = Some(LEASE);
+    }
+    if selection.api.faces().contains(&Face::Native) && selection.controllers.contains(&ControllerName::Deployment) {
+        let why = "see whether kube-controller-manager still acts on Deployments";
+        rules.add("apps", "deployments", &["create", "delete", "get"], why);
+    }
+    rules.0
+}
+
+#[derive(Default)]
+struct Rules(Vec<Rule>);
+
+impl Rules {
+    fn controller(&mut self, face: Face, controller: ControllerName) {
+        match controller {
+            ControllerName::Deployment => {
+                let deployments = Resource::deployments(face);
+                let sets = Resource::replica_sets(face);
+                self.owner(deployments);
+                self.add(deployments.group, deployments.plural, &["patch"], "roll back; mirror the revision");
+                self.add(sets.group, sets.plural, &READ, "see the revisions");
+                self.add(sets.group, sets.plural, &["create", "delete", "patch"], "make, scale and prune revisions");
+                self.add(PODS.group, PODS.plural, &["list", "watch"], "Recreate waits for the old pods to end");
+            }
+            ControllerName::ReplicaSet => self.replicas(Resource::replica_sets(face)),
+            ControllerName::ReplicationController => self.replicas(Resource::replication_controllers(face)),
+        }
+    }
+
+    fn replicas(&mut self, owner: Resource) {
+        self.owner(owner);
+        self.add(PODS.group, PODS.plural, &READ, "count replicas; settle an unanswered create");
+        self.add(PODS.group, PODS.plural, &["create", "delete"], "add and remove replicas");
+        self.add(PODS.group, PODS.plural, &["patch"], "adopt and release");
+    }
+
+    fn owner(&mut self, owner: Resource) {
+        self.add(owner.group, owner.plural, &READ, "read what is wanted; confirm the owner before adopting");
+        self.add(owner.group, &format!("{}/status", owner.plural), &["patch"], "report");
+        // Sent by nobody: admission checks it when an owner reference blocks the owner's deletion.
+        self.add(owner.group, &format!("{}/finalizers", owner.plural), &["update"], "blockOwnerDeletion, checked by admission");
+    }
+
+    /// Adds the verbs to the resource's rule, or a rule of its own.
+    fn add(&mut self, group: &'static str, resource: &str, verbs: &[&'static str], why: &'static str) {
+        let rule = self.0.iter_mut().find(|rule| {
+            rule.group == group && rule.resource == resource && rule.name.is_none() && resource != "leases"
+        });
+        match rule {
+            Some(rule) => {
+                rule.verbs.extend(verbs);
+                rule.verbs.sort_unstable();
+                rule.verbs.dedup();
+            }
+            None => {
+                let mut verbs = verbs.to_vec();
+                verbs.sort_unstable();
+                self.0.push(Rule { group, resource: resource.to_owned(), verbs, name: None, why });
+            }
+        }
+    }
+}
+
+/// The rules as entries of a Role or ClusterRole.
+pub fn to_policy_rules(rules: &[Rule]) -> Vec<Value> {
+    rules
+        .iter()
+        .map(|rule| {
+            let mut entry = json!({"apiGroups": [rule.group], "resources": [rule.resource], "verbs": rule.verbs});
+            if let Some(name) = rule.name {
+                entry["resourceNames"] = json!([name]);
+            }
+            entry
+        })
+        .collect()
+}
+
+/// A List of ClusterRole, Role and their bindings for `subject` (an entry of `subjects`).
+pub fn manifest(selection: &Selection, lease_namespace: &str, subject: &Value) -> Value {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    let api_version = format!("{GROUP}/v1");
+    let reference = |kind: &str| json!({"apiGroup": GROUP, "kind": kind, "name": "trysail-manager"});
+    let name = json!({"name": "trysail-manager"});
+    let in_namespace = json!({"name": "trysail-manager", "namespace": lease_namespace});
+    json!({
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {"apiVersion": api_version, "kind": "ClusterRole", "metadata": name,
+             "rules": to_policy_rules(&cluster_rules(selection))},
+            {"apiVersion": api_version, "kind": "ClusterRoleBinding", "metadata": name,
+             "roleRef": reference("ClusterRole"), "subjects": [subject]},
+            {"apiVersion": api_version, "kind": "Role", "metadata": in_namespace,
+             "rules": to_policy_rules(&lease_rules(selection))},
+            {"apiVersion": api_version, "kind": "RoleBinding", "metadata": in_namespace,
+             "roleRef": reference("Role"), "subjects": [subject]},
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Api;
+
+    fn selection(api: Api, controllers: &[ControllerName]) -> Selection {
+        Selection { api, controllers: controllers.to_vec() }
+    }
+
+    #[test]
+    fn rules_follow_api_and_controllers() {
+        let only_sets = cluster_rules(&selection(Api::Native, &[ControllerName::ReplicaSet]));
+        assert!(only_sets.iter().all(|rule| rule.resource != "deployments" && !rule.group.contains("trysail")));
+        let crd = cluster_rules(&selection(Api::Crd, &[ControllerName::Deployment]));
+        assert!(crd.iter().all(|rule| rule.group != "apps"));
+        assert!(crd.iter().all(|rule| rule.resource != "pods" || !rule.verbs.contains(&"create")));
+    }
+
+    #[test]
+    fn no_wildcards_and_every_rule_says_why() {
+        let all = [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
+        let selection = selection(Api::Both, &all);
+        for rule in cluster_rules(&selection).iter().chain(&lease_rules(&selection)) {
+            assert!(!rule.why.is_empty() && !rule.resource.contains('*') && !rule.group.contains('*'), "{rule:?}");
+            assert!(!rule.resource.contains("secrets"), "{rule:?}");
+        }
+    }
+}
