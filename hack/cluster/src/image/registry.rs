@@ -1,7 +1,6 @@
 //! Pushes an image to a registry over the OCI distribution API: only what a push needs.
 //!
-//! Credentials come from `TRYSAIL_REGISTRY_USER` and `TRYSAIL_REGISTRY_PASSWORD`. A registry on this machine is
-//! spoken to in plain HTTP, any other over TLS.
+//! A registry on this machine is spoken to in plain HTTP, any other over TLS.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -20,11 +19,41 @@ use crate::progress::Progress;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Who pushes, for registries that ask.
+#[derive(Clone)]
+pub struct Login {
+    /// The user's name.
+    pub user: String,
+    /// The password or token.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The password must not reach a log.
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    /// The login in `TRYSAIL_REGISTRY_USER` and `TRYSAIL_REGISTRY_PASSWORD`.
+    pub fn from_env() -> Option<Login> {
+        let (user, password) = ("TRYSAIL_REGISTRY_USER", "TRYSAIL_REGISTRY_PASSWORD");
+        Some(Login { user: std::env::var(user).ok()?, password: std::env::var(password).ok()? })
+    }
+}
+
 /// Pushes the image `reference` of `archive` as `target`, for example `127.0.0.1:5000/team/app:1.0`.
-pub fn push(archive: &ImageTar, reference: &str, target: &str, progress: &Progress) -> Result<()> {
+pub fn push(
+    archive: &ImageTar,
+    reference: &str,
+    target: &str,
+    login: Option<&Login>,
+    progress: &Progress,
+) -> Result<()> {
     let target = Target::parse(target)?;
     let contents = oci::read_archive(&archive.path, reference)?;
-    let mut registry = Registry::new(target);
+    let mut registry = Registry::new(target, login.cloned());
     progress.run(format!("push {reference} to {}", registry.target.show()), || {
         for blob in &contents.blobs {
             registry.push_blob(&archive.path, blob)?;
@@ -66,12 +95,13 @@ impl Target {
 struct Registry {
     agent: Agent,
     target: Target,
+    login: Option<Login>,
     /// The value of the Authorization header, once the registry has asked for one.
     authorization: Option<String>,
 }
 
 impl Registry {
-    fn new(target: Target) -> Registry {
+    fn new(target: Target, login: Option<Login>) -> Registry {
         let local = target.base().starts_with("http:");
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -80,7 +110,7 @@ impl Registry {
         if local {
             config = config.proxy(None); // a proxy would look for the address on its own machine
         }
-        Registry { agent: config.build().new_agent(), target, authorization: None }
+        Registry { agent: config.build().new_agent(), target, login, authorization: None }
     }
 
     fn push_blob(&mut self, archive: &Path, blob: &Blob) -> Result<()> {
@@ -163,7 +193,7 @@ impl Registry {
     }
 
     fn log_in(&self, challenge: &str) -> Result<String> {
-        let basic = credentials().map(|(user, password)| basic(&user, &password));
+        let basic = self.login.as_ref().map(basic);
         let Some(parameters) = challenge.strip_prefix("Bearer ") else {
             return basic.with_context(|| {
                 format!(
@@ -228,12 +258,8 @@ fn parameter<'a>(parameters: &'a str, name: &str) -> Option<&'a str> {
     parameters[start..].split('"').next()
 }
 
-fn credentials() -> Option<(String, String)> {
-    Some((std::env::var("TRYSAIL_REGISTRY_USER").ok()?, std::env::var("TRYSAIL_REGISTRY_PASSWORD").ok()?))
-}
-
-fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))
+fn basic(login: &Login) -> String {
+    format!("Basic {}", base64(format!("{}:{}", login.user, login.password).as_bytes()))
 }
 
 /// Base64 with padding: one header does not justify a dependency.
@@ -294,7 +320,7 @@ mod tests {
     #[test]
     fn an_absent_registry_is_named() {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut registry = Registry::new(Target::parse(&format!("127.0.0.1:{port}/a:1")).unwrap());
+        let mut registry = Registry::new(Target::parse(&format!("127.0.0.1:{port}/a:1")).unwrap(), None);
         let url = format!("{}/v2/", registry.target.base());
         let error = format!("{:#}", registry.head(&url).unwrap_err());
         assert!(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use trysail_cluster::image::registry::Login;
 use trysail_cluster::image::{self, ImageGroup, ImageTar};
 use trysail_cluster::progress::Progress;
 
@@ -56,7 +57,8 @@ pub(crate) fn run(args: &ImageArgs) -> Result<()> {
         }
         Action::Push { name, target } => {
             let (tar, reference) = one(name, &progress)?;
-            image::registry::push(&tar, &reference, target.as_ref().unwrap_or(&reference), &progress)
+            let target = target.as_ref().unwrap_or(&reference);
+            image::registry::push(&tar, &reference, target, Login::from_env().as_ref(), &progress)
         }
     }
 }
