@@ -1,0 +1,156 @@
+//! Native manifests with only their `apiVersion` changed: `manifests/` are accepted, `refused/` are not, and say why.
+//!
+//! The files are as a user writes them for the native kinds; the same corpora are applied to a real API server by the
+//! end-to-end tests. The first line of a refused file holds the expected message. When such a file holds two
+//! documents, the first is stored and the second is the update that is refused.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+use trysail_crds::{Deployment, PodTemplate, ReplicaSet, ReplicationController};
+
+use crate::{rules, schema};
+
+fn corpus(folder: &str) -> BTreeMap<String, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .map(|path| (path.file_name().unwrap().display().to_string(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// The documents of a manifest, as ours. Octal numbers are read as kubectl reads them.
+fn documents(text: &str) -> Vec<Value> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let mut documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).unwrap();
+    for document in &mut documents {
+        let native = document["apiVersion"].as_str().unwrap();
+        assert!(["v1", "apps/v1"].contains(&native), "{native} is not a native manifest");
+        document["apiVersion"] = json!("apps.trysail.dev/v1");
+    }
+    documents
+}
+
+fn schemas() -> BTreeMap<String, Value> {
+    let schema = |crd: CustomResourceDefinition| {
+        let kind = crd.spec.names.kind;
+        let schema =
+            crd.spec.versions.into_iter().next().unwrap().schema.unwrap().open_api_v3_schema.unwrap();
+        (kind, serde_json::to_value(schema).unwrap())
+    };
+    trysail_crds::all().unwrap().into_iter().map(schema).collect()
+}
+
+/// What the server makes of `object`: the stored form, or the errors.
+fn admit(
+    object: &Value,
+    old: Option<&Value>,
+    schemas: &BTreeMap<String, Value>,
+) -> Result<Value, Vec<String>> {
+    let schema = &schemas[object["kind"].as_str().unwrap()];
+    let mut object = object.clone();
+    let mut errors = Vec::new();
+    schema::drop_nulls(&mut object, schema);
+    schema::set_defaults(&mut object, schema);
+    schema::validate(&object, schema, "", &mut errors);
+    if errors.is_empty() {
+        rules::evaluate(&object, old, schema, "", &mut errors);
+    }
+    if errors.is_empty() { Ok(object) } else { Err(errors) }
+}
+
+#[test]
+fn native_manifests_are_accepted() {
+    let schemas = schemas();
+    let corpus = corpus("manifests");
+    assert!(corpus.len() >= 100, "the corpus has shrunk to {}", corpus.len());
+    for (name, text) in corpus {
+        for document in documents(&text) {
+            let stored =
+                admit(&document, None, &schemas).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
+            // Applying the same again changes nothing.
+            let again = admit(&stored, Some(&stored), &schemas)
+                .unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
+            assert_eq!(stored, again, "{name}");
+            read_as_types(&name, &stored);
+        }
+    }
+}
+
+/// The stored object decodes into our types and back without loss, and its template into upstream's type.
+fn read_as_types(name: &str, stored: &Value) {
+    let (spec, template): (Value, PodTemplate) = match stored["kind"].as_str().unwrap() {
+        "Deployment" => {
+            let object: Deployment = serde_json::from_value(stored.clone()).unwrap();
+            (serde_json::to_value(&object.spec).unwrap(), object.spec.template)
+        }
+        "ReplicaSet" => {
+            let object: ReplicaSet = serde_json::from_value(stored.clone()).unwrap();
+            (serde_json::to_value(&object.spec).unwrap(), object.spec.template)
+        }
+        _ => {
+            let object: ReplicationController = serde_json::from_value(stored.clone()).unwrap();
+            assert!(!object.spec.effective_selector().is_empty(), "{name}");
+            (serde_json::to_value(&object.spec).unwrap(), object.spec.template)
+        }
+    };
+    assert_eq!(spec["template"], stored["spec"]["template"], "{name}");
+    template.typed().unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+#[test]
+fn bad_manifests_are_refused_with_a_reason() {
+    let schemas = schemas();
+    for (name, text) in corpus("refused") {
+        let wanted = text.lines().next().unwrap().strip_prefix("# refused: ").unwrap();
+        let documents = documents(&text);
+        let errors = match documents.as_slice() {
+            [only] => admit(only, None, &schemas).unwrap_err(),
+            [first, second] => {
+                let stored =
+                    admit(first, None, &schemas).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
+                admit(second, Some(&stored), &schemas).unwrap_err()
+            }
+            other => panic!("{name} has {} documents", other.len()),
+        };
+        assert!(
+            errors.iter().any(|error| error.contains(wanted)),
+            "{name}: wanted {wanted}, got {errors:#?}"
+        );
+    }
+}
+
+/// What the server fills in, and that it fills in nothing inside the template: a default there that changes with a
+/// later version would restart every pod.
+#[test]
+fn defaults_are_those_of_the_native_kinds() {
+    let schemas = schemas();
+    let stored = |kind: &str| {
+        let template = json!({
+            "metadata": {"labels": {"app": "a"}},
+            "spec": {"containers": [{"name": "a", "image": "b", "ports": [{"containerPort": 1}]}]},
+        });
+        let selector = if kind == "ReplicationController" {
+            json!({"app": "a"})
+        } else {
+            json!({"matchLabels": {"app": "a"}})
+        };
+        let spec = json!({"selector": selector, "template": template});
+        let object = json!({"apiVersion": "apps.trysail.dev/v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec});
+        let mut stored = admit(&object, None, &schemas).unwrap();
+        assert_eq!(stored["spec"]["template"], template);
+        let mut added = stored["spec"].take();
+        added.as_object_mut().unwrap().retain(|name, _| !["selector", "template"].contains(&name.as_str()));
+        added
+    };
+    let deployment = json!({
+        "replicas": 1,
+        "revisionHistoryLimit": 10,
+        "progressDeadlineSeconds": 600,
+        "strategy": {"type": "RollingUpdate"},
+    });
+    assert_eq!(stored("Deployment"), deployment);
+    assert_eq!(stored("ReplicaSet"), json!({"replicas": 1}));
+    assert_eq!(stored("ReplicationController"), json!({"replicas": 1}));
+}

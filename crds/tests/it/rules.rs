@@ -1,0 +1,81 @@
+//! Evaluates the CEL rules of a schema on an object, as the API server does after the structural part held.
+
+use cel::{Context, Program, Value as Cel};
+use serde_json::Value;
+
+use crate::schema::child;
+
+/// Every rule that `value` violates, `old` being what is stored.
+pub(crate) fn evaluate(
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Value,
+    path: &str,
+    errors: &mut Vec<String>,
+) {
+    if value.is_null() {
+        return;
+    }
+    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+        let text = rule["rule"].as_str().unwrap();
+        if text.contains("oldSelf") && old.is_none() {
+            continue;
+        }
+        if !holds(text, value, old) {
+            let reason = match rule["reason"].as_str() {
+                Some("FieldValueForbidden") => "Forbidden",
+                Some("FieldValueRequired") => "Required value",
+                _ => "Invalid value",
+            };
+            let field = rule["fieldPath"].as_str().unwrap_or_default();
+            errors.push(format!("{path}{field}: {reason}: {}", rule["message"].as_str().unwrap()));
+        }
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if let Some(inner) = child(schema, name) {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    evaluate(field, old.and_then(|old| old.get(name)), inner, &path, errors);
+                }
+            }
+        }
+        // Transition rules below a list exist for keyed lists only, and ours have none.
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                evaluate(item, None, &schema["items"], &format!("{path}[{index}]"), errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// An error counts as a violation, as on the server.
+fn holds(rule: &str, value: &Value, old: Option<&Value>) -> bool {
+    let program = Program::compile(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
+    let mut context = Context::default();
+    context.add_variable_from_value("self", to_cel(value));
+    if let Some(old) = old {
+        context.add_variable_from_value("oldSelf", to_cel(old));
+    }
+    matches!(program.execute(&context), Ok(Cel::Bool(true)))
+}
+
+/// Integers become CEL's `int`; the library's own conversion makes unsigned ones of them, which the server never does.
+fn to_cel(value: &Value) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(value) => Cel::from(*value),
+        Value::Number(number) => {
+            number.as_i64().map_or_else(|| Cel::from(number.as_f64().unwrap()), Cel::from)
+        }
+        Value::String(text) => Cel::from(text.clone()),
+        Value::Array(items) => Cel::from(items.iter().map(to_cel).collect::<Vec<_>>()),
+        Value::Object(fields) => Cel::from(
+            fields
+                .iter()
+                .map(|(name, field)| (name.clone(), to_cel(field)))
+                .collect::<std::collections::HashMap<_, _>>(),
+        ),
+    }
+}
