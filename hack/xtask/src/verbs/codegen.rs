@@ -1,0 +1,22 @@
+//! `cargo xtask codegen`: rewrites what is generated and committed; `--check` only compares.
+
+use anyhow::Result;
+
+use super::stage::{cargo, run};
+
+/// Options of `codegen`.
+#[derive(clap::Args, Debug, Default)]
+pub struct CodegenArgs {
+    /// Fail when a committed file differs from what would be generated, and change nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+/// The generators are tests that compare, and that rewrite when `UPDATE=1`.
+pub fn codegen(arguments: &CodegenArgs) -> Result<()> {
+    let mut command = cargo(&["test", "--quiet", "--package", "trysail-crds"]);
+    if !arguments.check {
+        command.env("UPDATE", "1");
+    }
+    run(command)
+}
