@@ -1,0 +1,11 @@
+//! The slim objects that decisions read; everything else is skipped while decoding.
+//!
+//! Nulls and absent fields are one, as in Go. Defaults that the API server fills in for native kinds are
+//! repeated here, because a CRD may leave them out.
+
+mod annotations;
+mod replica_set;
+mod selector;
+
+pub use annotations::Annotations;
+pub use replica_set::{ReplicaSet, ReplicaSetStatus};
