@@ -1,0 +1,143 @@
+//! `cargo xtask upstream SUITE`: upstream's end-to-end suites, judged against what upstream's controllers pass.
+
+use std::thread;
+
+use anyhow::{Result, anyhow, bail};
+use clap::{Args, ValueEnum};
+use trysail_cluster::config::{self, ClusterConfig};
+use trysail_cluster::image::{self, ImageGroup};
+use trysail_cluster::progress::Progress;
+use trysail_cluster::upstream::{self, Options, Target};
+use trysail_cluster::{Cluster, down, up};
+
+/// The cluster that the suites run on when none is named.
+const CLUSTER: &str = "upstream";
+
+/// Arguments of `upstream`.
+#[derive(Args, Debug)]
+pub(crate) struct UpstreamArgs {
+    /// The suite: apps, network, scheduling.
+    suite: String,
+    /// Only specs whose text matches this regular expression.
+    #[arg(long, allow_hyphen_values = true)]
+    focus: Option<String>,
+    /// Leave out specs whose text matches this regular expression.
+    #[arg(long, allow_hyphen_values = true)]
+    skip: Option<String>,
+    /// Specs at a time, instead of the suite's number.
+    #[arg(long)]
+    procs: Option<u32>,
+    /// Run three times with upstream's own controllers and write e2e/upstream/SUITE.baseline.json.
+    #[arg(long)]
+    baseline: bool,
+    /// Whose controllers do the work. Ours, unless a baseline is made.
+    #[arg(long, value_enum)]
+    controllers: Option<Controllers>,
+    /// A running cluster to use, instead of one of its own that is removed at the end.
+    #[arg(long)]
+    name: Option<String>,
+    /// Leave the suite's own cluster up.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Controllers {
+    Stock,
+    Native,
+}
+
+/// Runs the verb.
+pub(crate) fn run(args: &UpstreamArgs) -> Result<()> {
+    let controllers =
+        args.controllers.unwrap_or(if args.baseline { Controllers::Stock } else { Controllers::Native });
+    if args.baseline && controllers == Controllers::Native {
+        bail!("--baseline is made with upstream's own controllers: leave --controllers native away");
+    }
+    let options = Options {
+        suite: args.suite.clone(),
+        focus: args.focus.clone(),
+        skip: args.skip.clone(),
+        procs: args.procs,
+    };
+    upstream::check(&options)?;
+    let progress = Progress::new();
+    let cluster = match &args.name {
+        Some(name) => existing(name, controllers)?,
+        None => own(controllers, &progress)?,
+    };
+    let result = on(&cluster, args, &options, &progress);
+    if args.name.is_none() && !args.keep {
+        down(CLUSTER, &progress)?;
+    }
+    result
+}
+
+fn on(cluster: &Cluster, args: &UpstreamArgs, options: &Options, progress: &Progress) -> Result<()> {
+    load(cluster, progress)?;
+    let target = Target {
+        kubeconfig: cluster.kubeconfig(),
+        audit_log: cluster.audit_log(),
+        kcm_controllers: cluster.config().kcm_controllers.clone(),
+        workers: cluster.config().workers,
+    };
+    if args.baseline {
+        let path = upstream::make_baseline(options, &target, progress)?;
+        println!("{}", path.display());
+        return Ok(());
+    }
+    let outcome = upstream::run(options, &target, progress)?;
+    println!("{}\n\n{}", outcome.table, outcome.path.display());
+    match outcome.report.failures() {
+        failures if failures.is_empty() => Ok(()),
+        failures => bail!("the run does not count as passed:\n  {}", failures.join("\n  ")),
+    }
+}
+
+fn wanted(controllers: Controllers) -> ClusterConfig {
+    let native = controllers == Controllers::Native;
+    ClusterConfig {
+        name: CLUSTER.to_owned(),
+        native_manager: native,
+        kcm_controllers: if native { config::controllers_without_native() } else { "*".to_owned() },
+        ..ClusterConfig::default()
+    }
+}
+
+fn existing(name: &str, controllers: Controllers) -> Result<Cluster> {
+    let cluster = Cluster::open(name)?;
+    if cluster.config().native_manager != (controllers == Controllers::Native) {
+        let flag = if controllers == Controllers::Native { "with" } else { "without" };
+        bail!("cluster {name:?} does not fit: bring it up {flag} --native-manager");
+    }
+    Ok(cluster)
+}
+
+/// A cluster of the suite's own; one that an earlier run left in the other mode is replaced.
+fn own(controllers: Controllers, progress: &Progress) -> Result<Cluster> {
+    let wanted = wanted(controllers);
+    if Cluster::open(CLUSTER).is_ok_and(|old| *old.config() != wanted) {
+        down(CLUSTER, progress)?;
+    }
+    up(&wanted, progress)
+}
+
+/// Imports the tests' images into all nodes at once.
+fn load(cluster: &Cluster, progress: &Progress) -> Result<()> {
+    let archives = image::ensure_group(ImageGroup::Upstream, progress)?;
+    progress.run("import the tests' images", || {
+        thread::scope(|scope| {
+            let jobs: Vec<_> = cluster
+                .nodes()
+                .into_iter()
+                .map(|node| {
+                    let archives = &archives;
+                    scope
+                        .spawn(move || archives.iter().try_for_each(|archive| node.load_image(&archive.path)))
+                })
+                .collect();
+            jobs.into_iter()
+                .try_for_each(|job| job.join().unwrap_or_else(|_| Err(anyhow!("an import panicked"))))
+        })
+    })
+}
