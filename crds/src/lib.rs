@@ -6,6 +6,9 @@
 //!
 //! Not here: how a status is computed, and anything that talks to a cluster.
 
+// Printer columns share types and priorities, which clippy takes for attributes written twice.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod deployment;
 pub mod replicaset;
 pub mod replicationcontroller;

@@ -6,8 +6,8 @@ use crate::crd::CrdError;
 
 /// The schema at `path`, a dotted list of fields below an object's schema; `""` is the object itself.
 pub(crate) fn at<'a>(schema: &'a mut Value, path: &str) -> Result<&'a mut Value, CrdError> {
-    let pointer: String =
-        path.split('.').filter(|name| !name.is_empty()).map(|name| format!("/properties/{name}")).collect();
+    let names = path.split('.').filter(|name| !name.is_empty());
+    let pointer = names.fold(String::new(), |pointer, name| pointer + "/properties/" + name);
     schema.pointer_mut(&pointer).ok_or(CrdError::MissingField { path: path.to_owned() })
 }
 

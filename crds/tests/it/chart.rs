@@ -93,7 +93,7 @@ fn metrics_read_existing_fields() {
             if path[0] == "metadata" {
                 continue;
             }
-            let pointer: String = path.iter().map(|name| format!("/properties/{name}")).collect();
+            let pointer = path.iter().fold(String::new(), |pointer, name| pointer + "/properties/" + name);
             let field = schema.pointer(&pointer).unwrap_or_else(|| panic!("{kind} has no {path:?}"));
             for name in source["valueFrom"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 assert!(field["items"]["properties"].get(name).is_some(), "{kind}: {path:?} has no {name}");
