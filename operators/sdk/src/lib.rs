@@ -1,7 +1,10 @@
 //! Effects, and the public face of Trysail for operator authors.
 
 pub mod client;
+pub mod election;
+pub mod informer;
 pub mod metrics;
 pub mod queue;
+pub mod store;
 
 pub use trysail_core as core;
