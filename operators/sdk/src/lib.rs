@@ -3,6 +3,8 @@
 pub mod client;
 pub mod election;
 pub mod informer;
+pub mod events;
+pub mod logging;
 pub mod metrics;
 pub mod queue;
 pub mod store;

@@ -258,7 +258,11 @@ mod tests {
     #[test]
     fn answers_are_classified_by_what_became_of_the_write() {
         for (code, body, expected) in [
-            (409, r#"{"reason":"AlreadyExists","message":"pods \"a\" already exists"}"#, Class::AlreadyExists),
+            (
+                409,
+                r#"{"reason":"AlreadyExists","message":"pods \"a\" already exists"}"#,
+                Class::AlreadyExists,
+            ),
             (409, r#"{"reason":"Conflict","message":"the object has been modified"}"#, Class::Conflict),
             (404, r#"{"reason":"NotFound"}"#, Class::Gone),
             (410, r#"{"reason":"Expired"}"#, Class::Expired),
@@ -269,11 +273,7 @@ mod tests {
                 r#"{"reason":"Forbidden","details":{"causes":[{"reason":"NamespaceTerminating"}]}}"#,
                 Class::NamespaceTerminating,
             ),
-            (
-                429,
-                r#"{"details":{"retryAfterSeconds":3}}"#,
-                Class::Throttled(Some(Duration::from_secs(3))),
-            ),
+            (429, r#"{"details":{"retryAfterSeconds":3}}"#, Class::Throttled(Some(Duration::from_secs(3)))),
             (500, r#"{"message":"Internal error occurred: failed calling webhook \"x\""}"#, Class::Refused),
             (500, r#"{"message":"etcdserver: request is too large"}"#, Class::Refused),
             (500, r#"{"message":"etcdserver: request timed out"}"#, Class::Unknown),

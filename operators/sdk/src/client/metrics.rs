@@ -67,9 +67,7 @@ impl ClientMetrics {
     pub(crate) fn answered(&self, method: &Method, code: Option<u16>, took: Duration) {
         let code = code.map_or_else(|| "<error>".to_owned(), |code| code.to_string());
         self.requests.get_or_create(&RequestLabels { code, method: method.to_string() }).inc();
-        self.durations
-            .get_or_create(&VerbLabels { verb: method.to_string() })
-            .observe(took.as_secs_f64());
+        self.durations.get_or_create(&VerbLabels { verb: method.to_string() }).observe(took.as_secs_f64());
     }
 
     pub(crate) fn held_back(&self) {

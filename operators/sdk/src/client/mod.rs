@@ -161,7 +161,7 @@ impl Client {
     /// Sends a request and hands out the answer when its header has come; a refusal is an error.
     pub(crate) async fn open(
         &self,
-        what: &dyn fmt::Display,
+        what: &(dyn fmt::Display + Sync),
         request: Request<Body>,
     ) -> Result<Response<ResponseBody>, Error> {
         let answer = self.exchange(request).await.map_err(|error| classify(what, error))?;
@@ -184,7 +184,7 @@ impl Client {
     /// Sends a request and hands out the whole body of a successful answer.
     pub(crate) async fn bytes(
         &self,
-        what: &dyn fmt::Display,
+        what: &(dyn fmt::Display + Sync),
         request: Request<Body>,
     ) -> Result<Bytes, Error> {
         let answer = self.open(what, request).await?;
@@ -194,7 +194,7 @@ impl Client {
 }
 
 /// Tells apart what never left from what may have arrived.
-fn classify(what: &dyn fmt::Display, error: BoxError) -> Error {
+fn classify(what: &(dyn fmt::Display + Sync), error: BoxError) -> Error {
     let what = what.to_string();
     let error = match error.downcast::<FenceClosed>() {
         Ok(source) => return Error::Fenced { what, source: *source },

@@ -11,8 +11,7 @@ use trysail_core::{Key, Meta, Resource, Uid, plan::Propagation};
 
 use super::{Client, Error};
 
-const METADATA_ONLY: &str =
-    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
+const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 const JSON: &str = "application/json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 
@@ -82,7 +81,7 @@ struct Reply {
 }
 
 /// Named in errors and logs: `create Pod shop/web-x`.
-struct What<'a>(&'static str, &'a Resource, &'a dyn fmt::Display);
+struct What<'a>(&'static str, &'a Resource, &'a (dyn fmt::Display + Sync));
 
 impl fmt::Display for What<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,7 +142,9 @@ impl Client {
         let request = self.write_request(&what, Method::DELETE, &path, JSON, &body)?;
         let answer = self.bytes(&what, request).await?;
         match serde_json::from_slice::<Reply>(&answer) {
-            Ok(Reply { metadata }) if metadata.is_terminating() => Ok(Deleted::Terminating(Box::new(metadata))),
+            Ok(Reply { metadata }) if metadata.is_terminating() => {
+                Ok(Deleted::Terminating(Box::new(metadata)))
+            }
             // A Status, whose metadata is that of a list; or the object as it was.
             Ok(_) | Err(_) => Ok(Deleted::Gone),
         }
@@ -168,8 +169,8 @@ impl Client {
         let what = What("get", resource, key);
         let path = resource.path(some(&key.namespace), Some(&key.name), None);
         let request = Request::get(path).header(header::ACCEPT, accept).body(Body::empty());
-        let request = request
-            .map_err(|source| Error::Request { what: what.to_string(), source: source.into() })?;
+        let request =
+            request.map_err(|source| Error::Request { what: what.to_string(), source: source.into() })?;
         let answer = self.bytes(&what, request).await?;
         serde_json::from_slice(&answer).map_err(|source| Error::Decode { what: what.to_string(), source })
     }
@@ -208,7 +209,8 @@ impl Preconditions {
     #[must_use]
     pub fn into_patch(self, mut patch: Value) -> Value {
         // A patch that is no object is left for the server to refuse.
-        let Some(metadata) = patch.as_object_mut().map(|patch| patch.entry("metadata").or_insert_with(|| json!({})))
+        let Some(metadata) =
+            patch.as_object_mut().map(|patch| patch.entry("metadata").or_insert_with(|| json!({})))
         else {
             return patch;
         };

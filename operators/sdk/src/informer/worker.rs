@@ -1,0 +1,508 @@
+//! The life of one informer: list, watch, and begin again when either ends.
+
+use std::{collections::VecDeque, fmt, future::pending, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::BoxError;
+use trysail_core::{Key, Object, Resource, Uid};
+
+use super::{
+    AnyInformer, Event, Options, Shared, Status, Undecodable,
+    backoff::Backoff,
+    frame::{self, Bookmark, EndlessLine, Frame, Lines, Page, Unreadable},
+};
+use crate::{
+    client::{self, Class, Client, ResponseBody},
+    store::{Change, Listing},
+};
+
+/// A CRD that is installed is noticed about this soon; an API that answers 404 is cheap to ask.
+const MISSING: Duration = Duration::from_secs(5);
+const USUAL: Duration = Duration::from_secs(30);
+/// A watch that ends sooner was not worth the request: the next one waits.
+const SHORT_LIVED: Duration = Duration::from_secs(5);
+/// A consistent list can only be older than what we have seen if the API server's storage was replaced, by a
+/// backup say. For this long it is taken for a mistake of the server's.
+const DOUBT: Duration = Duration::from_secs(30);
+
+pub(super) struct Worker<T> {
+    shared: Arc<Shared<T>>,
+    client: Client,
+    options: Options,
+    /// Where to watch from; `None` when a list is needed.
+    position: Option<u64>,
+    /// The server streams lists as the beginning of a watch (WatchList).
+    streams_lists: bool,
+    /// Since when the server's lists are older than what we hold.
+    doubting: Option<Instant>,
+    backoff: Backoff,
+}
+
+/// Why a list or watch ended.
+enum End {
+    /// A paged list is complete.
+    Listed,
+    /// The server ended the watch, or it was silent for too long.
+    Closed(&'static str),
+    /// Everything else.
+    Failed(Failure),
+}
+
+/// What can go wrong while following.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error("the watch was ended by the API server: {0}")]
+    Ended(client::Status),
+    #[error("the API server sent what is no watch event: {0}")]
+    Garbage(#[from] serde_json::Error),
+    #[error(transparent)]
+    Endless(#[from] EndlessLine),
+    #[error("the connection broke: {0}")]
+    Broken(BoxError),
+    #[error("the API server's list is as of version {is}, but version {was} has been seen already")]
+    WentBack { was: u64, is: u64 },
+}
+
+impl<T: Object + DeserializeOwned> Worker<T> {
+    pub(super) fn new(shared: Arc<Shared<T>>, client: Client, options: Options) -> Self {
+        Self {
+            shared,
+            client,
+            options,
+            position: None,
+            streams_lists: true,
+            doubting: None,
+            backoff: Backoff::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let cancel = self.shared.cancel.clone();
+        let follow = async move {
+            loop {
+                let pause = self.attempt().await;
+                sleep(pause).await;
+            }
+        };
+        // `follow` never ends by itself.
+        let _: Option<()> = cancel.run_until_cancelled(follow).await;
+    }
+
+    /// One list or watch; returns how long to wait before the next.
+    async fn attempt(&mut self) -> Duration {
+        self.backoff.start();
+        let started = Instant::now();
+        let end = match self.position {
+            None if !self.streams_lists => self.list().await,
+            position => self.watch(position).await,
+        };
+        match end {
+            End::Listed => {
+                self.backoff.reset();
+                Duration::ZERO
+            }
+            End::Closed(reason) => {
+                self.shared_metrics().ended(&self.shared.resource, reason);
+                let lived = started.elapsed();
+                tracing::debug!(resource = %self.shared.resource, reason, ?lived, "the watch ended");
+                if lived >= SHORT_LIVED {
+                    self.backoff.reset();
+                    Duration::ZERO
+                } else {
+                    self.backoff.failed(None, USUAL)
+                }
+            }
+            End::Failed(failure) => self.recover(&failure),
+        }
+    }
+
+    fn recover(&mut self, failure: &Failure) -> Duration {
+        let resource = self.shared.resource;
+        let (class, code) = match failure {
+            Failure::Client(error) => (error.class(), error.status().map_or(0, |status| status.code)),
+            Failure::Ended(status) if status.code == 410 => (Class::Expired, 410),
+            _ => (Class::Unknown, 0),
+        };
+        let listing = self.position.is_none();
+        if listing && self.streams_lists && matches!(code, 400 | 422) {
+            tracing::info!(%resource, "the API server does not stream lists; listing in pages");
+            self.streams_lists = false;
+            return Duration::ZERO;
+        }
+        let (reason, ceiling) = match class {
+            Class::Expired => ("expired", USUAL),
+            Class::Gone => ("missing", MISSING),
+            Class::Refused | Class::Unauthorized => ("forbidden", USUAL),
+            _ => ("error", USUAL),
+        };
+        let goes_on = matches!(failure, Failure::Client(_) | Failure::Broken(_) | Failure::Ended(_));
+        if !goes_on || matches!(class, Class::Expired | Class::Gone) {
+            self.position = None;
+        }
+        self.shared_metrics().ended(&resource, reason);
+        if class == Class::Expired && !listing {
+            tracing::info!(%resource, "the watch fell behind the server's history; listing again");
+        } else {
+            self.say_waiting(self.explain(failure, code));
+        }
+        let asked = match class {
+            Class::Throttled(asked) => asked,
+            _ => None,
+        };
+        self.backoff.failed(asked, ceiling)
+    }
+
+    /// Names what to do, where that can be known.
+    fn explain(&self, failure: &Failure, code: u16) -> String {
+        let resource = &self.shared.resource;
+        let name = ResourceName(resource.plural, resource.group);
+        match code {
+            404 => format!(
+                "{name} {} is not served: is its CRD installed? It is asked for again every few seconds",
+                resource.version
+            ),
+            401 | 403 => format!(
+                "no permission to list and watch {name} in {}: {failure}. Grant verbs list and watch",
+                self.shared.scope
+            ),
+            _ => failure.to_string(),
+        }
+    }
+
+    fn say_waiting(&self, why: String) {
+        let resource = self.shared.resource;
+        let news = self.shared.status.send_if_modified(|status| {
+            let new = Status::Waiting { why: why.clone() };
+            let news = *status != new;
+            *status = new;
+            news
+        });
+        if news {
+            tracing::warn!(%resource, %why, "waiting for the API server");
+        } else {
+            tracing::debug!(%resource, %why, "still waiting for the API server");
+        }
+    }
+
+    /// Lists in pages, each decoded item by item.
+    async fn list(&mut self) -> End {
+        match self.try_list().await {
+            Ok(()) => End::Listed,
+            Err(failure) => End::Failed(failure),
+        }
+    }
+
+    async fn try_list(&mut self) -> Result<(), Failure> {
+        let what = Doing("list", self.shared.resource);
+        let new_history = self.accepts_new_history();
+        let listing = self.shared.store.begin_list(new_history);
+        let mut next = String::new();
+        loop {
+            let deadline = self.client.timeouts().list;
+            let page = self.shared.scope.page(&self.shared.resource, self.options.page_size, &next, deadline);
+            let request = page
+                .map_err(|error| client::Error::Request { what: what.to_string(), source: error.into() })?;
+            let body = self.client.bytes(&what, request).await?;
+            let page: Page<'_> = serde_json::from_slice(&body)?;
+            let version = page.metadata.resource_version;
+            self.check_history(version, listing)?;
+            for item in page.items.iter().flatten() {
+                match frame::decode_object::<T>(item.get()) {
+                    Ok(object) => self.applied(object, Some(listing)),
+                    Err(object) => self.unreadable(object, false, Some(listing)),
+                }
+                tokio::task::consume_budget().await;
+            }
+            if page.metadata.next.is_empty() {
+                self.listed(listing, version);
+                return Ok(());
+            }
+            next = page.metadata.next;
+        }
+    }
+
+    /// Watches; without a position, what comes first is a list.
+    async fn watch(&mut self, position: Option<u64>) -> End {
+        match self.try_watch(position).await {
+            Ok(reason) => End::Closed(reason),
+            Err(failure) => End::Failed(failure),
+        }
+    }
+
+    async fn try_watch(&mut self, position: Option<u64>) -> Result<&'static str, Failure> {
+        let what = Doing("watch", self.shared.resource);
+        let lifetime = self.options.watch_lifetime.mul_f64(1.0 + fastrand::f64());
+        let request = self.shared.scope.watch(&self.shared.resource, position, lifetime);
+        let request = request
+            .map_err(|error| client::Error::Request { what: what.to_string(), source: error.into() })?;
+        let answer = self.client.open(&what, request).await?;
+        if position.is_some() {
+            self.say_following();
+        }
+        let delay = self.options.delay.as_ref().map(|delay| delay(&self.shared.resource));
+        let mut chunks = Chunks::new(answer.into_body(), delay.unwrap_or_default());
+        let new_history = self.accepts_new_history();
+        let mut listing = match position {
+            Some(_) => None,
+            None => Some(self.shared.store.begin_list(new_history)),
+        };
+        let mut lines = Lines::default();
+        // The server ends the watch itself; this is for one that forgets to.
+        let end = Instant::now() + lifetime + self.options.idle;
+        loop {
+            let chunk = tokio::select! {
+                chunk = chunks.next() => chunk,
+                () = sleep(self.options.idle) => return Ok("idle"),
+                () = sleep_until(end) => return Ok("overdue"),
+            };
+            let Some(chunk) = chunk else { return Ok("closed") };
+            let mut count = 0;
+            let fed = lines.feed(&chunk.map_err(Failure::Broken)?, |line| {
+                count += 1;
+                self.line(line, &mut listing)
+            });
+            self.shared_metrics().events(&self.shared.resource, count);
+            fed?;
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn line(&mut self, line: &[u8], listing: &mut Option<Listing>) -> Result<(), Failure> {
+        match frame::decode::<T>(line)? {
+            Frame::Applied(object) => self.applied(object, *listing),
+            Frame::Deleted(object) => self.deleted(object),
+            Frame::Unreadable { deleted, object } => self.unreadable(object, deleted, *listing),
+            Frame::Error(status) => return Err(Failure::Ended(status)),
+            Frame::Unknown => tracing::debug!(resource = %self.shared.resource, "unknown watch event"),
+            Frame::Bookmark(Bookmark { version, initial_events_end }) => match *listing {
+                None => self.advanced(version),
+                Some(_) if !initial_events_end => {}
+                Some(done) => {
+                    self.check_history(version, done)?;
+                    self.listed(done, version);
+                    *listing = None;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn applied(&mut self, object: T, listing: Option<Listing>) {
+        let shared = &*self.shared;
+        let version = object.resource_version();
+        let mut left: Option<Uid> = None;
+        shared.subscribers.change(|tell| {
+            let change = shared.store.apply(object, listing);
+            if listing.is_none() {
+                shared.store.advance(version);
+            }
+            let Change::Applied { old, new } = change else { return };
+            match old {
+                // Another incarnation: the end of the one before was not seen.
+                Some(old) if old.uid() != new.uid() => {
+                    left = Some(old.uid());
+                    tell(Event::Deleted { last: old });
+                    tell(Event::Applied { old: None, new });
+                }
+                old => {
+                    left = new.is_terminating().then(|| new.uid());
+                    tell(Event::Applied { old, new });
+                }
+            }
+        });
+        self.tell_listeners(left.as_ref(), listing.is_none().then_some(version));
+    }
+
+    fn deleted(&mut self, object: T) {
+        let shared = &*self.shared;
+        let (key, uid, version) = (object.key(), object.uid(), object.resource_version());
+        shared.subscribers.change(|tell| {
+            let held = shared.store.remove(&key, version);
+            shared.store.advance(version);
+            if held.is_some() {
+                tell(Event::Deleted { last: Arc::new(object) });
+            }
+        });
+        self.tell_listeners(Some(&uid), Some(version));
+    }
+
+    fn unreadable(&mut self, object: Unreadable, deleted: bool, listing: Option<Listing>) {
+        let resource = self.shared.resource;
+        let Unreadable { key, version, error } = object;
+        tracing::error!(%resource, ?key, version, %error, "an object cannot be decoded and is skipped");
+        self.shared_metrics().undecodable(&resource);
+        let mut left = None;
+        match &key {
+            Some(key) if deleted => left = self.forget(key, version),
+            Some(key) => self.shared.store.keep(key),
+            None => {}
+        }
+        if listing.is_none() && version > 0 {
+            self.shared.store.advance(version);
+            self.tell_listeners(left.as_ref(), Some(version));
+        }
+        if let Some(hook) = &self.options.on_undecodable {
+            hook(&Undecodable { resource, key, version, error });
+        }
+    }
+
+    fn forget(&self, key: &Key, version: u64) -> Option<Uid> {
+        let shared = &*self.shared;
+        shared.subscribers.change(|tell| {
+            let last = shared.store.remove(key, version)?;
+            let uid = last.uid();
+            tell(Event::Deleted { last });
+            Some(uid)
+        })
+    }
+
+    /// A list is complete: what it did not mention is gone.
+    fn listed(&mut self, listing: Listing, version: u64) {
+        let shared = &*self.shared;
+        let mut left = Vec::new();
+        shared.subscribers.change(|tell| {
+            for last in shared.store.finish_list(listing, version) {
+                left.push(last.uid());
+                tell(Event::Deleted { last });
+            }
+        });
+        for uid in &left {
+            self.tell_listeners(Some(uid), None);
+        }
+        self.tell_listeners(None, Some(version));
+        self.doubting = None;
+        self.position = Some(version);
+        self.shared_metrics().listed(&self.shared.resource);
+        let objects = self.shared.store.len();
+        tracing::info!(resource = %self.shared.resource, objects, version, "listed");
+        self.say_following();
+    }
+
+    fn advanced(&mut self, version: u64) {
+        self.shared.store.advance(version);
+        self.tell_listeners(None, Some(version));
+    }
+
+    fn tell_listeners(&mut self, left: Option<&Uid>, version: Option<u64>) {
+        let id = self.shared.id();
+        if let (Some(position), Some(version)) = (&mut self.position, version) {
+            *position = version.max(*position);
+        }
+        self.shared.listeners.each(|listener| {
+            if let Some(uid) = left {
+                listener.left(id, uid);
+            }
+            if let Some(version) = version {
+                listener.advanced(id, version);
+            }
+        });
+    }
+
+    fn say_following(&mut self) {
+        self.backoff.reset();
+        self.shared.status.send_if_modified(|status| {
+            let news = *status != Status::Synced;
+            if let Status::Waiting { .. } = status {
+                tracing::info!(resource = %self.shared.resource, "following the API server again");
+            }
+            *status = Status::Synced;
+            news
+        });
+    }
+
+    /// Refuses a list that is older than what we have seen: acting on it would repeat what was done since.
+    fn check_history(&mut self, is: u64, listing: Listing) -> Result<(), Failure> {
+        let was = self.shared.store.last_version();
+        if is >= was || listing.new_history {
+            return Ok(());
+        }
+        self.doubting.get_or_insert_with(Instant::now);
+        Err(Failure::WentBack { was, is })
+    }
+
+    fn accepts_new_history(&self) -> bool {
+        let accepts = self.doubting.is_some_and(|since| since.elapsed() >= DOUBT);
+        if accepts {
+            tracing::error!(
+                resource = %self.shared.resource,
+                "the API server's storage went back in time and stays there: taking its state for the truth"
+            );
+        }
+        accepts
+    }
+
+    fn shared_metrics(&self) -> &super::InformerMetrics {
+        &self.options.metrics
+    }
+}
+
+struct Doing(&'static str, Resource);
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, ResourceName(self.1.plural, self.1.group))
+    }
+}
+
+struct ResourceName(&'static str, &'static str);
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.1.is_empty() { f.write_str(self.0) } else { write!(f, "{}.{}", self.0, self.1) }
+    }
+}
+
+/// The pieces of a body as they arrive, or a while later.
+struct Chunks {
+    body: ResponseBody,
+    delay: Duration,
+    held_back: VecDeque<(Instant, Option<Result<Bytes, BoxError>>)>,
+    ended: bool,
+}
+
+impl Chunks {
+    fn new(body: ResponseBody, delay: Duration) -> Self {
+        Self { body, delay, held_back: VecDeque::new(), ended: false }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
+        if self.delay.is_zero() {
+            return Self::receive(&mut self.body).await;
+        }
+        loop {
+            let due = self.held_back.front().map(|(due, _)| *due);
+            let due = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => return self.held_back.pop_front().and_then(|(_, chunk)| chunk),
+                chunk = Self::receive(&mut self.body), if !self.ended => {
+                    self.ended = chunk.is_none();
+                    self.held_back.push_back((Instant::now() + self.delay, chunk));
+                }
+            }
+        }
+    }
+
+    async fn receive(body: &mut ResponseBody) -> Option<Result<Bytes, BoxError>> {
+        loop {
+            match body.frame().await? {
+                Err(error) => return Some(Err(error)),
+                // Trailers say nothing here.
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+            }
+        }
+    }
+}
