@@ -2,8 +2,8 @@
 
 pub mod client;
 pub mod election;
-pub mod informer;
 pub mod events;
+pub mod informer;
 pub mod logging;
 pub mod metrics;
 pub mod queue;
