@@ -122,10 +122,7 @@ fn make(images: &Path, dir: &Path) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("debootstrap needs root: run as root (it writes files of other owners)");
     }
-    let scratch = tempfile::Builder::new()
-        .prefix(".building-")
-        .tempdir_in(images)
-        .with_context(|| format!("failed to create a directory in {}", images.display()))?;
+    let scratch = setup::scratch::create(images)?;
     let root = scratch.path().join("root");
     let mut command = Command::new("debootstrap");
     command

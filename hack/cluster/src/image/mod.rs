@@ -160,10 +160,7 @@ fn ensure_archive(recipes: &[&Recipe], progress: &Progress) -> Result<ImageTar> 
 fn write_archive(recipes: &[&Recipe], sources: &Sources, path: &Path) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).with_context(|| format!("failed to create {}", parent.display()))?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".building-")
-        .tempdir_in(parent)
-        .with_context(|| format!("failed to create a directory in {}", parent.display()))?;
+    let scratch = setup::scratch::create(parent)?;
     let mut images = Vec::new();
     for recipe in recipes {
         let layers = layer::write_all(recipe, sources, scratch.path())

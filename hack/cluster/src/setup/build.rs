@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::catalog::{Build, Group};
-use super::{disk, module_dir, stamp, toolchain};
+use super::{disk, module_dir, scratch, stamp, toolchain};
 use crate::progress::Progress;
 
 /// Upstream's own build tags. The same for every build, because a different set would compile everything again.
@@ -37,10 +37,7 @@ pub(crate) fn build(group: Group, dir: &Path, progress: &Progress) -> Result<()>
     toolchain::check_go(module_dir())?;
     check_room(parent)?;
 
-    let scratch = tempfile::Builder::new()
-        .prefix(".building-")
-        .tempdir_in(parent)
-        .with_context(|| format!("failed to create a directory in {}", parent.display()))?;
+    let scratch = scratch::create(parent)?;
     let out = scratch.path().join(group.name());
     fs::create_dir(&out).with_context(|| format!("failed to create {}", out.display()))?;
     progress.run(format!("{}: download Go modules", group.name()), || download(group))?;

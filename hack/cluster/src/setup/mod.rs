@@ -8,6 +8,7 @@ mod build;
 mod catalog;
 mod disk;
 pub mod packages;
+pub(crate) mod scratch;
 pub(crate) mod stamp;
 mod toolchain;
 

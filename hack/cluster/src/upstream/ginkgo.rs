@@ -106,7 +106,7 @@ pub(crate) fn run(call: &Call<'_>, progress: &Progress) -> Result<Results> {
     let mut child = command.spawn().context("failed to start ginkgo")?;
     drop(command); // it holds the pipe's write end
     copy(&mut reader, &log, |done| {
-        step.update(format!("{}: {done} of {} specs", call.label, call.specs.len()))
+        step.update(format!("{}: {done} of {} specs", call.label, call.specs.len()));
     })?;
     child.wait().context("failed to wait for ginkgo")?;
     let text = std::fs::read(&report).with_context(|| {
