@@ -1,8 +1,10 @@
 //! Effects, and the public face of Trysail for operator authors.
 
+pub mod apply;
 pub mod client;
 pub mod election;
 pub mod events;
+pub mod gate;
 pub mod informer;
 pub mod logging;
 pub mod metrics;

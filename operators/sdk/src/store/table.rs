@@ -87,10 +87,6 @@ impl<T: Object> Table<T> {
         self.entries.iter()
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

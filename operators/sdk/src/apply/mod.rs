@@ -1,0 +1,64 @@
+//! Carries out plans: waves in order, slow start inside a wave, every write recorded in the gate.
+//!
+//! Nothing is chosen here. An action that meets another world than the one it was planned for is not bent to
+//! fit; it is reported, and the key is looked at again.
+
+mod action;
+mod outcome;
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use tokio::sync::{OnceCell, Semaphore};
+use trysail_core::{Action, Key};
+
+use crate::{client::Client, gate::Gate};
+use action::Session;
+
+pub use outcome::{Next, Outcome, Report, Verdict};
+
+/// Writes in flight per process. With more, the API server's fairness puts us at the end of its queues, and a
+/// restart leaves more writes of unknown outcome behind.
+pub const WRITES_IN_FLIGHT: usize = 32;
+
+/// What every controller of the process writes through; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Applier {
+    client: Client,
+    slots: Arc<Semaphore>,
+}
+
+impl Applier {
+    /// One per process: its clones share the limit of writes in flight.
+    pub fn new(client: Client) -> Self {
+        Self { client, slots: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)) }
+    }
+
+    /// The client that is written through.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// Applies the plan for `key`. A wave starts when the one before was done. Inside a wave 1, 2, 4, … actions
+/// run side by side, each batch when the one before was done: a template that the server refuses costs one
+/// refusal, not five hundred.
+pub async fn apply(applier: &Applier, gate: &Gate, key: &Key, waves: Vec<Vec<Action>>) -> Outcome {
+    let session = Session { applier, gate, key, owner: OnceCell::new() };
+    let mut outcome = Outcome::default();
+    let mut going = true;
+    for wave in waves {
+        let mut actions = wave.into_iter().peekable();
+        let mut size = 1;
+        while going && actions.peek().is_some() {
+            let batch: Vec<Action> = actions.by_ref().take(size).collect();
+            let verdicts = join_all(batch.iter().map(|action| session.run(action))).await;
+            going = verdicts.iter().all(Verdict::is_done);
+            let reports = batch.into_iter().zip(verdicts);
+            outcome.reports.extend(reports.map(|(action, verdict)| Report { action, verdict }));
+            size *= 2;
+        }
+        outcome.reports.extend(actions.map(|action| Report { action, verdict: Verdict::Skipped }));
+    }
+    outcome
+}
