@@ -3,6 +3,7 @@
 //! Decided here: how upstream's types become a schema that the API server accepts and that treats a manifest as the
 //! native API would. The rules particular to a kind stand in that kind's file.
 
+mod checks;
 mod rules;
 mod selector;
 mod status;

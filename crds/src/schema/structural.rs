@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::upstream;
+use super::{checks, upstream};
 use crate::crd::CrdError;
 
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
@@ -70,14 +70,18 @@ impl Inliner<'_> {
                 fields.iter().map(|(name, field)| Ok((name, self.field(type_name, name, field)?))).collect();
             out.insert("properties".into(), json!(fields?));
         }
-        if let Some(required) = schema.get("required") {
-            out.insert("required".into(), required.clone());
+        let required = checks::required(type_name, schema.get("required"));
+        if !required.is_empty() {
+            out.insert("required".into(), json!(required));
         }
         Ok(Value::Object(out))
     }
 
     fn field(&self, type_name: &str, name: &str, schema: &Value) -> Result<Value, CrdError> {
         let mut out = self.schema(schema)?;
+        for (keyword, value) in checks::keywords(type_name, name).as_object().into_iter().flatten() {
+            out[keyword] = value.clone();
+        }
         if let Some(keys) = upstream::list_keys(type_name, name) {
             out["x-kubernetes-list-type"] = json!("map");
             out["x-kubernetes-list-map-keys"] = json!(keys);
@@ -122,7 +126,7 @@ mod tests {
         generator.subschema_for::<DeploymentSpec>();
         generator.subschema_for::<ReplicationControllerSpec>();
         let definitions = generator.take_definitions(true);
-        for (owner, field) in upstream::named_fields() {
+        for (owner, field) in upstream::named_fields().chain(checks::named_fields()) {
             let known = definitions.get(owner).and_then(|schema| schema["properties"].get(field));
             assert!(known.is_some(), "{owner}.{field} is not part of upstream's types");
         }

@@ -150,6 +150,12 @@ fn bounds(number: f64, schema: &Value, path: &str, errors: &mut Vec<String>) {
         write!(message, "greater than or equal to {}", schema["minimum"].as_f64().unwrap()).unwrap();
         errors.push(message);
     }
+    if schema["maximum"].as_f64().is_some_and(|maximum| number > maximum) {
+        errors.push(format!(
+            "{path}: Invalid value: {number}: {path} in body should be less than or equal to {}",
+            schema["maximum"]
+        ));
+    }
     if schema["format"] == "int32" && (number > f64::from(i32::MAX) || number < f64::from(i32::MIN)) {
         errors.push(format!("Checked value must be of type integer with format int32 in {path}"));
     }
