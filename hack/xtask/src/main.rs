@@ -18,6 +18,17 @@ enum Verb {
     Setup(verbs::setup::SetupArgs),
     /// Build, save or push container images.
     Image(verbs::image::ImageArgs),
+    /// Real clusters on this machine.
+    Cluster(verbs::cluster::ClusterArgs),
+    /// Run upstream's end-to-end suites.
+    Upstream(verbs::upstream::UpstreamArgs),
+
+    #[command(hide = true)]
+    NodeLaunch(verbs::node::LaunchArgs),
+    #[command(hide = true)]
+    NodeInit(verbs::node::InitArgs),
+    #[command(hide = true)]
+    NodeSwitch(verbs::node::SwitchArgs),
 }
 
 fn main() -> std::process::ExitCode {
@@ -25,6 +36,11 @@ fn main() -> std::process::ExitCode {
     let result = match &cli.verb {
         Verb::Setup(args) => verbs::setup::run(args),
         Verb::Image(args) => verbs::image::run(args),
+        Verb::Cluster(args) => verbs::cluster::run(args),
+        Verb::Upstream(args) => verbs::upstream::run(args),
+        Verb::NodeLaunch(args) => verbs::node::launch(args),
+        Verb::NodeInit(args) => verbs::node::init(args),
+        Verb::NodeSwitch(args) => verbs::node::switch(args),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
