@@ -160,8 +160,9 @@ fn helm_template(args: &[&str]) -> Option<Output> {
         return None;
     };
     let mut command = Command::new(helm);
+    // Without a version helm assumes the one that it was built with, or 1.20.
     command
-        .args(["template", "trysail-workloads"])
+        .args(["template", "trysail-workloads", "--kube-version", "v1.36.0"])
         .arg(chart(""))
         .args(["--namespace", "trysail-system"])
         .args(args);
