@@ -12,6 +12,7 @@ pub mod views;
 mod kstatus;
 mod status_patch;
 
+pub mod deployment;
 pub mod replicaset;
 
 pub use status_patch::StatusPace;

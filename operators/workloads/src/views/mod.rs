@@ -4,8 +4,11 @@
 //! repeated here, because a CRD may leave them out.
 
 mod annotations;
+mod deployment;
 mod replica_set;
 mod selector;
 
 pub use annotations::Annotations;
+pub(crate) use annotations::LAST_APPLIED;
+pub use deployment::{Deployment, DeploymentStatus, Strategy};
 pub use replica_set::{ReplicaSet, ReplicaSetStatus};

@@ -1,0 +1,33 @@
+//! `spec.revisionHistoryLimit`: old ReplicaSets beyond it are deleted, the earliest revisions first.
+
+use trysail_core::{Action, plan::Verb};
+
+use super::{DeploymentPlanner, annotations, claim::target, fleet::Fleet};
+use crate::views::ReplicaSet;
+
+/// The deletions that bring the number of old ReplicaSets down to the limit. One that still has pods, or whose
+/// controller has not seen yet that it should have none, is kept for now.
+pub(super) fn clean(planner: DeploymentPlanner, fleet: &Fleet<'_>) -> Vec<Action> {
+    let Some(limit) = fleet.deployment.revision_history_limit else { return Vec::new() };
+    let mut old: Vec<_> = fleet.old.iter().filter(|set| !set.meta.is_terminating()).collect();
+    old.sort_by_key(|set| {
+        (annotations::revision(&set.annotations), set.meta.created, set.meta.key.name.clone())
+    });
+    let beyond = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+    old.into_iter().take(beyond).filter(|set| is_empty(set)).map(|set| delete(planner, set)).collect()
+}
+
+fn is_empty(set: &ReplicaSet) -> bool {
+    set.replicas == 0 && set.status.replicas.unwrap_or(0) == 0 && set.is_observed()
+}
+
+fn delete(planner: DeploymentPlanner, set: &ReplicaSet) -> Action {
+    Action {
+        target: target(planner, set),
+        verb: Verb::Delete { propagation: None },
+        reason: "DeleteReplicaSet",
+        because: "beyond spec.revisionHistoryLimit".to_owned(),
+        on_success: None,
+        on_failure: None,
+    }
+}

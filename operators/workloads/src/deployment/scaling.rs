@@ -1,0 +1,163 @@
+//! `spec.replicas` changed: the ReplicaSets grow or shrink in proportion, so that a half-done rollout does not
+//! run ahead because of it. Also while `spec.paused`.
+//!
+//! Whether it changed is read from an annotation on the ReplicaSets. Therefore every path from here rewrites
+//! that annotation, also where no size changes: one left stale would make every look a change of scale, and no
+//! rollout would ever go on.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use trysail_core::plan::WaitingOn;
+
+use super::{
+    DeploymentPlanner,
+    annotations::{self, DESIRED_REPLICAS, MAX_REPLICAS},
+    edits::Edits,
+    fleet::Fleet,
+};
+use crate::views::{ReplicaSet, Strategy};
+
+const SCALED: &str = "spec.replicas changed";
+
+/// True when some ReplicaSet was sized for another `spec.replicas`.
+pub(super) fn is_due(fleet: &Fleet<'_>) -> bool {
+    let desired = |set: &Arc<ReplicaSet>| annotations::count(&set.annotations, DESIRED_REPLICAS);
+    fleet.active().any(|set| desired(set).is_some_and(|desired| desired != fleet.bounds.replicas))
+}
+
+/// Sizes the ReplicaSets for the current `spec.replicas`; answers what growth has to wait for.
+pub(super) fn scale<'a>(
+    planner: DeploymentPlanner,
+    fleet: &Fleet<'a>,
+    edits: &mut Edits<'a>,
+) -> Option<WaitingOn> {
+    if let Some(only) = active_or_latest(fleet) {
+        return scale_only(planner, fleet, only, edits);
+    }
+    if is_saturated(fleet) {
+        // An adopted set beside a finished rollout: it is not needed.
+        for old in fleet.old.iter().filter(|old| old.replicas > 0) {
+            edits.scale(fleet, old, 0, "the current ReplicaSet is complete");
+        }
+        return None;
+    }
+    if fleet.deployment.strategy == Strategy::Recreate {
+        fleet.active().for_each(|set| edits.note_size(fleet, set));
+        return None;
+    }
+    scale_in_proportion(planner, fleet, edits)
+}
+
+/// The only set with pods; with none, the one that pods would go to.
+fn active_or_latest<'a>(fleet: &Fleet<'a>) -> Option<&'a Arc<ReplicaSet>> {
+    let mut active = fleet.active();
+    match (active.next(), active.next()) {
+        (None, _) => fleet.new.or_else(|| fleet.old.last().copied()),
+        (only, None) => only,
+        _ => None,
+    }
+}
+
+fn scale_only<'a>(
+    planner: DeploymentPlanner,
+    fleet: &Fleet<'a>,
+    only: &'a Arc<ReplicaSet>,
+    edits: &mut Edits<'a>,
+) -> Option<WaitingOn> {
+    let wanted = fleet.bounds.replicas;
+    if only.replicas >= wanted {
+        if only.replicas > wanted {
+            edits.scale(fleet, only, wanted, SCALED);
+        } else {
+            edits.note_size(fleet, only);
+        }
+        return None;
+    }
+    if let Some(unsettled) = fleet.unsettled() {
+        return Some(observation(planner, unsettled));
+    }
+    // Pods of other sets that are still on their way out count until they are.
+    let own = i64::from(only.replicas.max(only.status.replicas.unwrap_or(0)));
+    let room = fleet.bounds.max_total() - (fleet.footprint() - own);
+    let size = room.clamp(i64::from(only.replicas), i64::from(wanted)) as i32;
+    if size < wanted {
+        return fleet.all().find(|set| is_shrinking(set)).map(|set| observation(planner, set));
+    }
+    edits.scale(fleet, only, size, SCALED);
+    None
+}
+
+/// The current set has all its pods, and both it and the Deployment agree on how many those are.
+fn is_saturated(fleet: &Fleet<'_>) -> bool {
+    let wanted = fleet.bounds.replicas;
+    fleet.new.is_some_and(|new| {
+        new.replicas == wanted
+            && annotations::count(&new.annotations, DESIRED_REPLICAS) == Some(wanted)
+            && new.status.available_replicas.unwrap_or(0) == wanted
+    })
+}
+
+fn scale_in_proportion<'a>(
+    planner: DeploymentPlanner,
+    fleet: &Fleet<'a>,
+    edits: &mut Edits<'a>,
+) -> Option<WaitingOn> {
+    let allowed = if fleet.bounds.replicas == 0 { 0 } else { fleet.bounds.max_total() };
+    let change = allowed - fleet.size();
+    if change > 0 {
+        let busy = fleet.unsettled().or_else(|| fleet.all().find(|set| is_shrinking(set)));
+        if let Some(busy) = busy {
+            return Some(observation(planner, busy));
+        }
+    }
+    let mut sets: Vec<_> = fleet.active().collect();
+    sort(&mut sets, change);
+    let mut left = change;
+    let mut sizes = Vec::with_capacity(sets.len());
+    for set in &sets {
+        let share = share(fleet, set, allowed);
+        let step = if change > 0 { share.clamp(0, left) } else { share.clamp(left, 0) };
+        left -= step;
+        sizes.push(i64::from(set.replicas) + step);
+    }
+    if let Some(largest) = sizes.first_mut() {
+        *largest = (*largest + left).max(0);
+    }
+    for (set, size) in sets.into_iter().zip(sizes) {
+        let size = size.clamp(0, i64::from(i32::MAX)) as i32;
+        edits.scale(fleet, set, size, SCALED);
+    }
+    None
+}
+
+/// Large sets first. Among equals, newer ones grow first and older ones shrink first.
+fn sort(sets: &mut [&Arc<ReplicaSet>], change: i64) {
+    if change > 0 {
+        sets.sort_by_key(|set| Reverse((set.replicas, set.meta.created, set.meta.key.name.clone())));
+    } else {
+        sets.sort_by_key(|set| (Reverse(set.replicas), set.meta.created, set.meta.key.name.clone()));
+    }
+}
+
+/// By how much a set would change if all kept their proportions, rounded half away from zero.
+fn share(fleet: &Fleet<'_>, set: &ReplicaSet, allowed: i64) -> i64 {
+    let size = i64::from(set.replicas);
+    let before = annotations::count(&set.annotations, MAX_REPLICAS)
+        .filter(|before| *before > 0)
+        .or(fleet.deployment.status.replicas)
+        .unwrap_or(0);
+    match i64::from(before) {
+        _ if allowed == 0 => -size,
+        0 => 0,
+        before => (2 * size * allowed + before) / (2 * before) - size,
+    }
+}
+
+/// True for a set that still has more pods than it should.
+fn is_shrinking(set: &ReplicaSet) -> bool {
+    set.status.replicas.unwrap_or(0) > set.replicas
+}
+
+pub(super) fn observation(planner: DeploymentPlanner, set: &ReplicaSet) -> WaitingOn {
+    WaitingOn::Observation { resource: planner.sets, key: set.meta.key.clone() }
+}
