@@ -1,3 +1,5 @@
 //! Tests of the SDK as its users see it, in one binary.
 
+mod apiserver;
+mod informer;
 mod queue;
