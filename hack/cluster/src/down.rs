@@ -20,6 +20,5 @@ pub fn down(name: &str, progress: &Progress) -> Result<()> {
     // A clean-up cut in two would only have to be run again.
     interrupt::catch_signals()?;
     progress.run(format!("removing cluster {name}"), || cleanup::remove_cluster(&layout, Keep::Nothing))?;
-    let _ = std::fs::remove_file(layout.lock());
     Ok(())
 }

@@ -24,7 +24,7 @@ mod control_plane;
 mod kubelet;
 mod manifests;
 mod native_manager;
-mod network;
+pub mod network;
 mod pki;
 
 pub mod cgroup;

@@ -25,7 +25,7 @@ const HOST_HOST: u8 = 2;
 pub(crate) const HOST_PORT: &str = "host";
 
 /// Name of the host's end of its veth. Link names hold 15 bytes, cluster names may be longer: so a digest.
-pub(crate) fn host_link(cluster: &str) -> String {
+pub fn host_link(cluster: &str) -> String {
     format!("trysail{}", &hex::encode(Sha256::digest(cluster))[..8])
 }
 
