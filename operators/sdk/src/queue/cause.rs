@@ -39,8 +39,6 @@ pub enum Change {
     Listed,
     /// It appeared or was changed.
     Applied,
-    /// It was changed by this process itself.
-    OwnWrite,
     /// It is gone.
     Deleted,
 }
@@ -61,6 +59,18 @@ impl Causes {
     /// How many were not kept.
     pub fn more(&self) -> u32 {
         self.more
+    }
+
+    /// True when nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub(super) fn extend(&mut self, later: Self) {
+        self.more = self.more.saturating_add(later.more);
+        for cause in later.list {
+            self.push(cause);
+        }
     }
 
     /// The newest version of an object replaces older ones; the same cause twice says nothing new.
@@ -88,7 +98,6 @@ impl fmt::Display for Cause {
                 let change = match change {
                     Change::Listed => "listed",
                     Change::Applied => "applied",
-                    Change::OwnWrite => "own write",
                     Change::Deleted => "deleted",
                 };
                 write!(f, "{kind} {key}@{version} {change}")

@@ -134,6 +134,11 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
         }
     }
 
+    /// The worker of this item could not begin: its key waits, with its causes, until it is added again.
+    pub fn hold(&self, item: Item<K>) {
+        self.change(|state, now| state.hold(item, now));
+    }
+
     /// Waits for the next key; `None` once the queue was [shut down](Queue::shut_down).
     ///
     /// Cancel safe: a key is only handed out together with the return.

@@ -136,7 +136,7 @@ impl Entry {
     }
 
     fn is_forgettable(&self) -> bool {
-        self.phase == Phase::Idle && self.failures == 0 && self.due().is_none()
+        self.phase == Phase::Idle && self.failures == 0 && self.due().is_none() && self.causes.is_empty()
     }
 }
 
@@ -289,6 +289,22 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         let (causes, failures) = (std::mem::take(&mut entry.causes), entry.failures);
         self.set_timer(&key);
         Next::Item(Item { key, causes, priority, failures, waited: now.saturating_sub(since) })
+    }
+
+    /// The worker could not begin: `item` waits, with its causes, until somebody adds its key again. Whoever
+    /// holds it back must do so.
+    pub fn hold(&mut self, item: Item<K>, now: Duration) {
+        self.promote(now);
+        let Some(entry) = self.entries.get_mut(&item.key) else { return };
+        let Phase::Running { again, .. } = entry.phase else { return };
+        entry.phase = Phase::Idle;
+        let since = std::mem::replace(&mut entry.causes, item.causes);
+        entry.causes.extend(since);
+        if let Some(priority) = again {
+            // It may begin by now, and that is why it was added.
+            self.make_ready(&item.key, priority, now);
+        }
+        self.set_timer(&item.key);
     }
 
     /// The worker of `key` is done. Says how long it took; `None` when no worker had the key.
