@@ -1,6 +1,8 @@
 //! Pushing to a real registry: Debian's docker-registry on the loopback interface, unpacked but not installed (its
 //! package would start a service). Needs the package mirror, so it runs only with `TRYSAIL_REGISTRY_TEST=1`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

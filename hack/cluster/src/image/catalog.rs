@@ -83,6 +83,7 @@ const BUSYBOX: &[Entry] = &[
     file("etc/group", Text("root:x:0:\nnogroup:x:65534:\n")),
     file("etc/nsswitch.conf", Text("hosts: files dns\n")),
     file("tmp", Directory).mode(0o1777),
+    file("home", Directory),
     file("root", Directory).mode(0o700),
     file("var/spool/mail", Directory),
 ];

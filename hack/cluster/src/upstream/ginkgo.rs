@@ -5,13 +5,17 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::progress::Progress;
-use crate::setup;
+use crate::{interrupt, setup};
 
 /// The longest argument that Linux passes on is 128 KiB; selections of whole suites come near.
 const MAX_PATTERN: usize = 100_000;
@@ -105,10 +109,21 @@ pub(crate) fn run(call: &Call<'_>, progress: &Progress) -> Result<Results> {
         .stdout(writer);
     let mut child = command.spawn().context("failed to start ginkgo")?;
     drop(command); // it holds the pipe's write end
-    copy(&mut reader, &log, |done| {
-        step.update(format!("{}: {done} of {} specs", call.label, call.specs.len()));
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let (ended, wait_for_end) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || pass_on_interrupt(pid, &wait_for_end));
+        let copied = copy(&mut reader, &log, |done| {
+            step.update(format!("{}: {done} of {} specs", call.label, call.specs.len()));
+        });
+        drop(ended);
+        copied
     })?;
     child.wait().context("failed to wait for ginkgo")?;
+    if interrupt::check().is_err() {
+        interrupt::clear(); // what cleans up now may have to wait for things
+        return Err(interrupt::Interrupted.into());
+    }
     let text = std::fs::read(&report).with_context(|| {
         format!("ginkgo wrote no report: read {}\n{}", log.display(), tail(&log).unwrap_or_default())
     })?;
@@ -136,6 +151,18 @@ fn command(call: &Call<'_>, report: &Path) -> Result<Command> {
         .args(["--disable-log-dump=true", "--node-schedulable-timeout=1m", "--dns-domain=cluster.local"])
         .env("KUBECONFIG", call.kubeconfig);
     Ok(command)
+}
+
+/// Ginkgo ends its specs and writes what it has when it gets a SIGINT; a terminal sends it one, `kill` only us.
+fn pass_on_interrupt(ginkgo: Pid, ended: &mpsc::Receiver<()>) {
+    const LOOK_EVERY: Duration = Duration::from_millis(200);
+    while ended.recv_timeout(LOOK_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if interrupt::check().is_err() {
+            // It may have ended in between.
+            let _ = kill(ginkgo, Signal::SIGINT);
+            return;
+        }
+    }
 }
 
 /// Patterns that match exactly `specs`. Several patterns mean "one of them" to ginkgo.

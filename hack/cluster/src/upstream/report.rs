@@ -74,6 +74,13 @@ impl RunReport {
             let _ = writeln!(text, "{:<8} {:>8} {:>8}  {spec}: {reason}", "excluded", "", "");
         }
         text.push_str(&self.summary());
+        if baseline.procs != self.procs {
+            let _ = write!(
+                text,
+                "\ntimes do not compare: {} specs at a time, {} in the baseline",
+                self.procs, baseline.procs
+            );
+        }
         text
     }
 
@@ -162,6 +169,14 @@ time in sum 12.0 s against 10.0 s: 1.20x, OVER 1.1x
 kube-controller-manager --controllers=*,-deployment-controller
       42 workload writes by trysail-manager";
         assert_eq!(report.table(&baseline), expected);
+    }
+
+    #[test]
+    fn other_conditions_are_mentioned() {
+        let (report, mut baseline) = report();
+        baseline.procs = 1;
+        let table = report.table(&baseline);
+        assert!(table.ends_with("times do not compare: 4 specs at a time, 1 in the baseline"), "{table}");
     }
 
     /// A lost spec and a broken rule each fail a run; slowness and failures of unreliable specs do not.

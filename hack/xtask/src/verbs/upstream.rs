@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use trysail_cluster::config::{self, ClusterConfig};
 use trysail_cluster::image::{self, ImageGroup};
@@ -60,8 +60,8 @@ pub(crate) fn run(args: &UpstreamArgs) -> Result<()> {
         skip: args.skip.clone(),
         procs: args.procs,
     };
-    upstream::check(&options)?;
     let progress = Progress::new();
+    upstream::check(&options, !args.baseline, &progress)?;
     let cluster = match &args.name {
         Some(name) => existing(name, controllers)?,
         None => own(controllers, &progress)?,
@@ -78,7 +78,7 @@ fn on(cluster: &Cluster, args: &UpstreamArgs, options: &Options, progress: &Prog
     let target = Target {
         kubeconfig: cluster.kubeconfig(),
         audit_log: cluster.audit_log(),
-        kcm_controllers: cluster.config().kcm_controllers.clone(),
+        kcm_controllers: running_controllers(cluster)?,
         workers: cluster.config().workers,
     };
     if args.baseline {
@@ -92,6 +92,16 @@ fn on(cluster: &Cluster, args: &UpstreamArgs, options: &Options, progress: &Prog
         failures if failures.is_empty() => Ok(()),
         failures => bail!("the run does not count as passed:\n  {}", failures.join("\n  ")),
     }
+}
+
+/// `--controllers` of the kube-controller-manager that runs: what it was started with, not what was asked for.
+fn running_controllers(cluster: &Cluster) -> Result<String> {
+    let pid = cluster.node(config::CONTROL_PLANE)?.component_pid("kube-controller-manager")?;
+    let path = format!("/proc/{pid}/cmdline");
+    let bytes = std::fs::read(&path).with_context(|| format!("failed to read {path}"))?;
+    let line = String::from_utf8_lossy(&bytes);
+    let value = line.split('\0').find_map(|arg| arg.strip_prefix("--controllers="));
+    value.map(str::to_owned).context("kube-controller-manager runs without --controllers")
 }
 
 fn wanted(controllers: Controllers) -> ClusterConfig {
