@@ -3,6 +3,7 @@
 // A test's helper may fail the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod apiserver;
 mod chart;
 mod dependencies;
 mod generated;

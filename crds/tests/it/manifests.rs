@@ -12,7 +12,7 @@ use trysail_crds::{Deployment, PodTemplate, ReplicaSet, ReplicationController};
 
 use crate::{rules, schema};
 
-fn corpus(folder: &str) -> BTreeMap<String, String> {
+pub(crate) fn corpus(folder: &str) -> BTreeMap<String, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     files
@@ -21,7 +21,7 @@ fn corpus(folder: &str) -> BTreeMap<String, String> {
 }
 
 /// The documents of a manifest, as ours. Octal numbers are read as kubectl reads them.
-fn documents(text: &str) -> Vec<Value> {
+pub(crate) fn documents(text: &str) -> Vec<Value> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     let mut documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).unwrap();
     for document in &mut documents {
