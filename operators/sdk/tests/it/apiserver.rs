@@ -187,7 +187,9 @@ fn binary(name: &str) -> PathBuf {
         path.metadata().and_then(|metadata| metadata.modified()).unwrap_or(std::time::UNIX_EPOCH)
     });
     newest.unwrap_or_else(|| {
-        panic!("{name} is not built: run `cargo xtask setup`, or set TRYSAIL_BIN_DIR, or TRYSAIL_REAL=0 to skip")
+        panic!(
+            "{name} is not built: run `cargo xtask setup`, or set TRYSAIL_BIN_DIR, or TRYSAIL_REAL=0 to skip"
+        )
     })
 }
 
