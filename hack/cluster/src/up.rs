@@ -33,7 +33,7 @@ pub(crate) const SWITCH: &str = "switch";
 /// How long each stage may take on a slow, busy machine before it counts as stuck.
 const SWITCH_TIMEOUT: Duration = Duration::from_secs(10);
 const CONTAINERD_TIMEOUT: Duration = Duration::from_secs(60);
-const API_TIMEOUT: Duration = Duration::from_secs(40);
+const API_TIMEOUT: Duration = Duration::from_secs(180);
 const NODES_TIMEOUT: Duration = Duration::from_secs(180);
 const DNS_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a state is looked at. Each look at the API costs a kubectl.
@@ -158,6 +158,7 @@ impl Start<'_> {
         let _machine = MachineLock::take()?;
         // Logs of an earlier, failed start would be mistaken for this one's.
         let _ = fs::remove_dir_all(self.layout.dir());
+        create_private(self.layout.dir())?;
         let subnet = network::choose_subnet(&network::host_routes()?, &subnets_in_use())?;
         self.state(Phase::Starting, subnet).write(self.layout)?;
         host_sysctl::raise()?;
@@ -420,6 +421,13 @@ impl Start<'_> {
             std::thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+/// Below it lie private keys.
+fn create_private(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("cannot create {}", dir.display()))
 }
 
 /// Nodes that have a pod range.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use trysail_cluster::config::{self, ClusterConfig, Cni, ProxyMode};
 use trysail_cluster::image;
 use trysail_cluster::progress::Progress;
-use trysail_cluster::{Cluster, down, up};
+use trysail_cluster::{Cluster, Node, down, up};
 
 use super::{logs, status};
 
@@ -145,12 +145,16 @@ fn load(cluster: &Cluster, image: &str) -> Result<()> {
     } else {
         bail!("{image:?} is neither a file nor an image of this project; `cargo xtask image` lists them");
     };
-    for node in cluster.nodes() {
-        let step = progress.step(format!("{image} into node {}", node.name()));
-        archives.iter().try_for_each(|archive| node.load_image(archive))?;
-        step.done();
-    }
-    Ok(())
+    let load_into = |node: Node| {
+        progress.run(format!("{image} into node {}", node.name()), || {
+            archives.iter().try_for_each(|archive| node.load_image(archive))
+        })
+    };
+    std::thread::scope(|scope| {
+        let jobs: Vec<_> = cluster.nodes().into_iter().map(|node| scope.spawn(|| load_into(node))).collect();
+        jobs.into_iter()
+            .try_for_each(|job| job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }
 
 fn exec(cluster: &Cluster, node: &str, command: &[String]) -> Result<()> {
