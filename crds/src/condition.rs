@@ -33,3 +33,19 @@ pub struct Condition {
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Another controller's condition survives being read and written by us.
+    #[test]
+    fn foreign_fields_survive() {
+        let foreign =
+            json!({"type": "Audited", "status": "True", "observedGeneration": 3, "by": {"team": "x"}});
+        let condition: Condition = serde_json::from_value(foreign.clone()).unwrap();
+        assert_eq!(serde_json::to_value(condition).unwrap(), foreign);
+    }
+}

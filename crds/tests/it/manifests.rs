@@ -4,7 +4,11 @@
 //! end-to-end tests. The first line of a refused file holds the expected message. When such a file holds two
 //! documents, the first is stored and the second is the update that is refused.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
@@ -96,29 +100,82 @@ fn read_as_types(name: &str, stored: &Value) {
         }
     };
     assert_eq!(spec["template"], stored["spec"]["template"], "{name}");
+    let fields = stored["spec"].as_object().unwrap().iter().filter(|(_, value)| !value.is_null());
+    for (field, _) in fields.filter(|(_, value)| **value != json!({})) {
+        assert!(!spec[field].is_null(), "{name}: our type has no field {field}");
+    }
     template.typed().unwrap_or_else(|error| panic!("{name}: {error}"));
+}
+
+/// The errors of a refused manifest under `schemas`; empty when it is accepted.
+fn errors_of(name: &str, text: &str, schemas: &BTreeMap<String, Value>) -> Vec<String> {
+    let documents = documents(text);
+    let refused = match documents.as_slice() {
+        [only] => admit(only, None, schemas),
+        [first, second] => {
+            let stored = admit(first, None, schemas).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
+            admit(second, Some(&stored), schemas)
+        }
+        other => panic!("{name} has {} documents", other.len()),
+    };
+    refused.err().unwrap_or_default()
+}
+
+fn wanted(text: &str) -> &str {
+    text.lines().next().unwrap().strip_prefix("# refused: ").unwrap()
 }
 
 #[test]
 fn bad_manifests_are_refused_with_a_reason() {
     let schemas = schemas();
     for (name, text) in corpus("refused") {
-        let wanted = text.lines().next().unwrap().strip_prefix("# refused: ").unwrap();
-        let documents = documents(&text);
-        let errors = match documents.as_slice() {
-            [only] => admit(only, None, &schemas).unwrap_err(),
-            [first, second] => {
-                let stored =
-                    admit(first, None, &schemas).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
-                admit(second, Some(&stored), &schemas).unwrap_err()
-            }
-            other => panic!("{name} has {} documents", other.len()),
-        };
+        let (wanted, errors) = (wanted(&text), errors_of(&name, &text, &schemas));
         assert!(
             errors.iter().any(|error| error.contains(wanted)),
             "{name}: wanted {wanted}, got {errors:#?}"
         );
     }
+}
+
+/// A rule without which every bad manifest is still refused in the same words is a rule that nothing tests.
+#[test]
+fn every_rule_refuses_something() {
+    fn collect(schema: &Value, rules: &mut BTreeSet<String>) {
+        if let Some(own) = schema["x-kubernetes-validations"].as_array() {
+            rules.extend(own.iter().map(|rule| rule["rule"].as_str().unwrap().to_owned()));
+        }
+        children(schema).for_each(|child| collect(child, rules));
+    }
+    fn remove(schema: &mut Value, text: &str) {
+        if let Some(own) = schema.get_mut("x-kubernetes-validations").and_then(Value::as_array_mut) {
+            own.retain(|rule| rule["rule"] != text);
+        }
+        match schema {
+            Value::Object(fields) => fields.values_mut().for_each(|field| remove(field, text)),
+            Value::Array(items) => items.iter_mut().for_each(|item| remove(item, text)),
+            _ => {}
+        }
+    }
+    let schemas = schemas();
+    let mut rules = BTreeSet::new();
+    schemas.values().for_each(|schema| collect(schema, &mut rules));
+    assert!(rules.len() > 15, "the rules were not found");
+    let corpus = corpus("refused");
+    for rule in rules {
+        let mut without = schemas.clone();
+        without.values_mut().for_each(|schema| remove(schema, &rule));
+        let missed = corpus.iter().any(|(name, text)| {
+            let errors = errors_of(name, text, &without);
+            !errors.iter().any(|error| error.contains(wanted(text)))
+        });
+        assert!(missed, "no bad manifest is refused by {rule}");
+    }
+}
+
+/// The schemas directly below a schema.
+fn children(schema: &Value) -> impl Iterator<Item = &Value> {
+    let fields = schema["properties"].as_object().into_iter().flat_map(serde_json::Map::values);
+    fields.chain(schema.get("items")).chain(schema.get("additionalProperties"))
 }
 
 /// What the server fills in, and that it fills in nothing inside the template: a default there that changes with a
