@@ -1,3 +1,59 @@
-//! trysail-manager.
+//! `trysail-manager`: Kubernetes' workload controllers, for our own kinds or in place of the native ones.
+//!
+//! This program wires; it decides nothing. Options are in `options`, permissions in `rbac`, watches in `wiring`.
 
-fn main() {}
+mod check;
+mod native_check;
+mod options;
+mod rbac;
+mod run;
+mod wiring;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use serde_json::json;
+
+use options::{Cli, Command, RbacOptions, RunOptions, Selection};
+
+// One thread: the work is short and mostly waiting, and the machine's cores belong to others.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        None => run::run(&cli.run).await,
+        Some(Command::Check(options)) => check(&cli.run, options).await,
+        Some(Command::Rbac(options)) => print_rbac(&cli.run.selection, options),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+async fn check(options: &RunOptions, check: &options::CheckOptions) -> Result<()> {
+    let config = run::config(options).await?;
+    let client = kube::Client::try_from(config).context("the credentials cannot be used")?;
+    check::check(&client, &options.selection, &run::lease_namespace(options), check).await
+}
+
+fn print_rbac(selection: &Selection, options: &RbacOptions) -> Result<()> {
+    let group = "rbac.authorization.k8s.io";
+    let subject = match (&options.user, &options.service_account) {
+        (Some(user), _) => json!({"kind": "User", "apiGroup": group, "name": user}),
+        (None, Some(account)) => match account.split_once('/') {
+            Some((namespace, name)) => {
+                json!({"kind": "ServiceAccount", "namespace": namespace, "name": name})
+            }
+            None => bail!("--service-account {account}: say NAMESPACE/NAME"),
+        },
+        (None, None) => {
+            bail!("say who shall have the permissions: --user NAME or --service-account NAMESPACE/NAME")
+        }
+    };
+    let manifest = rbac::manifest(selection, &options.lease_namespace, &subject);
+    println!("{}", serde_json::to_string_pretty(&manifest)?);
+    Ok(())
+}

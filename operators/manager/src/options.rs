@@ -8,19 +8,19 @@ use trysail_core::Face;
 /// Kubernetes' workload controllers: for the kinds of apps.trysail.dev, or for the native kinds.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "trysail-manager", version)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do; runs the controllers when nothing is said.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 
     /// How to run.
     #[command(flatten)]
-    pub run: RunOptions,
+    pub(crate) run: RunOptions,
 }
 
 /// Everything but running.
 #[derive(Subcommand, Debug, Clone)]
-pub enum Command {
+pub(crate) enum Command {
     /// Checks that the API server answers, the kinds are served and every permission is there; then exits.
     Check(CheckOptions),
     /// Prints the RBAC objects that `--api` and `--controllers` need, as JSON.
@@ -29,11 +29,11 @@ pub enum Command {
 
 /// Which kinds are reconciled.
 #[derive(Args, Debug, Clone)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// Which face of the kinds: our CRDs, the native kinds (kube-controller-manager must run without those
     /// controllers), or both.
     #[arg(long, value_enum, default_value = "crd", global = true, env = "TRYSAIL_API")]
-    pub api: Api,
+    pub(crate) api: Api,
 
     /// Which controllers run, separated by commas.
     #[arg(
@@ -44,81 +44,81 @@ pub struct Selection {
         global = true,
         env = "TRYSAIL_CONTROLLERS"
     )]
-    pub controllers: Vec<ControllerName>,
+    pub(crate) controllers: Vec<ControllerName>,
 }
 
 /// Options of a run.
 #[derive(Args, Debug, Clone)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// Which kinds.
     #[command(flatten)]
-    pub selection: Selection,
+    pub(crate) selection: Selection,
 
     /// Credentials; without it KUBECONFIG, then the pod's service account.
     #[arg(long, global = true)]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
 
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     #[arg(long, default_value = "0.0.0.0:8080")]
-    pub bind_address: SocketAddr,
+    pub(crate) bind_address: SocketAddr,
 
     /// Run only while holding the Lease; without it, the only manager there is.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    pub leader_elect: bool,
+    pub(crate) leader_elect: bool,
 
     /// Namespace of the Lease; the pod's own by default, else trysail-system.
     #[arg(long)]
-    pub leader_elect_namespace: Option<String>,
+    pub(crate) leader_elect_namespace: Option<String>,
 
     /// Name of the Lease.
     #[arg(long, default_value = LEASE)]
-    pub leader_elect_name: String,
+    pub(crate) leader_elect_name: String,
 
     /// Keys reconciled at the same time, per controller.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub workers: u16,
+    pub(crate) workers: u16,
 
     /// Start though kube-controller-manager might run the same controllers (native kinds only).
     #[arg(long)]
-    pub skip_native_check: bool,
+    pub(crate) skip_native_check: bool,
 
     /// Verbosity, 0 to 9; RUST_LOG overrides it.
     #[arg(long = "v", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=9), global = true)]
-    pub verbosity: u8,
+    pub(crate) verbosity: u8,
 
     /// Form of the log.
     #[arg(long, value_enum, default_value = "text", global = true)]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 }
 
 /// Options of `check`.
 #[derive(Args, Debug, Clone)]
-pub struct CheckOptions {
+pub(crate) struct CheckOptions {
     /// Also asks this address for `/readyz`, e.g. `trysail-workloads.trysail-system:8080`.
     #[arg(long)]
-    pub ready_address: Option<String>,
+    pub(crate) ready_address: Option<String>,
 }
 
 /// Options of `rbac`.
 #[derive(Args, Debug, Clone)]
-pub struct RbacOptions {
+pub(crate) struct RbacOptions {
     /// Bind to this user.
     #[arg(long, conflicts_with = "service_account")]
-    pub user: Option<String>,
+    pub(crate) user: Option<String>,
     /// Bind to this service account, `NAMESPACE/NAME`.
     #[arg(long)]
-    pub service_account: Option<String>,
+    pub(crate) service_account: Option<String>,
     /// Namespace of the Lease.
     #[arg(long, default_value = "trysail-system")]
-    pub lease_namespace: String,
+    pub(crate) lease_namespace: String,
 }
 
 /// Name of the Lease.
-pub const LEASE: &str = "trysail-manager";
+pub(crate) const LEASE: &str = "trysail-manager";
 
 /// Which faces are served.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Api {
+pub(crate) enum Api {
     /// The kinds of apps.trysail.dev.
     Crd,
     /// Kubernetes' own kinds.
@@ -129,7 +129,7 @@ pub enum Api {
 
 impl Api {
     /// The faces in the order they are started.
-    pub fn faces(self) -> &'static [Face] {
+    pub(crate) fn faces(self) -> &'static [Face] {
         match self {
             Api::Crd => &[Face::Crd],
             Api::Native => &[Face::Native],
@@ -141,7 +141,7 @@ impl Api {
 /// A controller, by the name that `--controllers` takes.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[value(rename_all = "lowercase")]
-pub enum ControllerName {
+pub(crate) enum ControllerName {
     /// Deployments.
     Deployment,
     /// ReplicaSets.
@@ -152,7 +152,7 @@ pub enum ControllerName {
 
 /// Form of the log.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn an_unknown_controller_is_named_with_the_choices() {
-        let error = Cli::try_parse_from(["trysail-manager", "--controllers", "deployment,deploymnt"]).unwrap_err();
+        let error =
+            Cli::try_parse_from(["trysail-manager", "--controllers", "deployment,deploymnt"]).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("deploymnt") && text.contains("replicationcontroller"), "{text}");
     }

@@ -8,23 +8,23 @@ use crate::options::{ControllerName, LEASE, Selection};
 
 /// Verbs on one resource, and why they are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// API group.
-    pub group: &'static str,
+    pub(crate) group: &'static str,
     /// Resource, with `/subresource` where one is meant.
-    pub resource: String,
+    pub(crate) resource: String,
     /// Verbs, sorted.
-    pub verbs: Vec<&'static str>,
+    pub(crate) verbs: Vec<&'static str>,
     /// Restricts the rule to objects of that name.
-    pub name: Option<&'static str>,
+    pub(crate) name: Option<&'static str>,
     /// Why.
-    pub why: &'static str,
+    pub(crate) why: &'static str,
 }
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 
 /// Rules that hold in every namespace.
-pub fn cluster_rules(selection: &Selection) -> Vec<Rule> {
+pub(crate) fn cluster_rules(selection: &Selection) -> Vec<Rule> {
     let mut rules = Rules::default();
     for &face in selection.api.faces() {
         for controller in &selection.controllers {
@@ -36,14 +36,16 @@ pub fn cluster_rules(selection: &Selection) -> Vec<Rule> {
 }
 
 /// Rules in the namespace of the Lease.
-pub fn lease_rules(selection: &Selection) -> Vec<Rule> {
+pub(crate) fn lease_rules(selection: &Selection) -> Vec<Rule> {
     let mut rules = Rules::default();
     rules.add("coordination.k8s.io", "leases", &["create"], "make the Lease when there is none");
     rules.add("coordination.k8s.io", "leases", &["get", "update"], "hold the Lease, or wait for it");
     if let Some(rule) = rules.0.last_mut() {
         rule.name = Some(LEASE);
     }
-    if selection.api.faces().contains(&Face::Native) && selection.controllers.contains(&ControllerName::Deployment) {
+    if selection.api.faces().contains(&Face::Native)
+        && selection.controllers.contains(&ControllerName::Deployment)
+    {
         let why = "see whether kube-controller-manager still acts on Deployments";
         rules.add("apps", "deployments", &["create", "delete", "get"], why);
     }
@@ -62,8 +64,18 @@ impl Rules {
                 self.owner(deployments);
                 self.add(deployments.group, deployments.plural, &["patch"], "roll back; mirror the revision");
                 self.add(sets.group, sets.plural, &READ, "see the revisions");
-                self.add(sets.group, sets.plural, &["create", "delete", "patch"], "make, scale and prune revisions");
-                self.add(PODS.group, PODS.plural, &["list", "watch"], "Recreate waits for the old pods to end");
+                self.add(
+                    sets.group,
+                    sets.plural,
+                    &["create", "delete", "patch"],
+                    "make, scale and prune revisions",
+                );
+                self.add(
+                    PODS.group,
+                    PODS.plural,
+                    &["list", "watch"],
+                    "Recreate waits for the old pods to end",
+                );
             }
             ControllerName::ReplicaSet => self.replicas(Resource::replica_sets(face)),
             ControllerName::ReplicationController => self.replicas(Resource::replication_controllers(face)),
@@ -81,7 +93,12 @@ impl Rules {
         self.add(owner.group, owner.plural, &READ, "read what is wanted; confirm the owner before adopting");
         self.add(owner.group, &format!("{}/status", owner.plural), &["patch"], "report");
         // Sent by nobody: admission checks it when an owner reference blocks the owner's deletion.
-        self.add(owner.group, &format!("{}/finalizers", owner.plural), &["update"], "blockOwnerDeletion, checked by admission");
+        self.add(
+            owner.group,
+            &format!("{}/finalizers", owner.plural),
+            &["update"],
+            "blockOwnerDeletion, checked by admission",
+        );
     }
 
     /// Adds the verbs to the resource's rule, or a rule of its own.
@@ -105,11 +122,12 @@ impl Rules {
 }
 
 /// The rules as entries of a Role or ClusterRole.
-pub fn to_policy_rules(rules: &[Rule]) -> Vec<Value> {
+pub(crate) fn to_policy_rules(rules: &[Rule]) -> Vec<Value> {
     rules
         .iter()
         .map(|rule| {
-            let mut entry = json!({"apiGroups": [rule.group], "resources": [rule.resource], "verbs": rule.verbs});
+            let mut entry =
+                json!({"apiGroups": [rule.group], "resources": [rule.resource], "verbs": rule.verbs});
             if let Some(name) = rule.name {
                 entry["resourceNames"] = json!([name]);
             }
@@ -119,7 +137,7 @@ pub fn to_policy_rules(rules: &[Rule]) -> Vec<Value> {
 }
 
 /// A List of ClusterRole, Role and their bindings for `subject` (an entry of `subjects`).
-pub fn manifest(selection: &Selection, lease_namespace: &str, subject: &Value) -> Value {
+pub(crate) fn manifest(selection: &Selection, lease_namespace: &str, subject: &Value) -> Value {
     const GROUP: &str = "rbac.authorization.k8s.io";
     let api_version = format!("{GROUP}/v1");
     let reference = |kind: &str| json!({"apiGroup": GROUP, "kind": kind, "name": "trysail-manager"});
@@ -153,7 +171,9 @@ mod tests {
     #[test]
     fn rules_follow_api_and_controllers() {
         let only_sets = cluster_rules(&selection(Api::Native, &[ControllerName::ReplicaSet]));
-        assert!(only_sets.iter().all(|rule| rule.resource != "deployments" && !rule.group.contains("trysail")));
+        assert!(
+            only_sets.iter().all(|rule| rule.resource != "deployments" && !rule.group.contains("trysail"))
+        );
         let crd = cluster_rules(&selection(Api::Crd, &[ControllerName::Deployment]));
         assert!(crd.iter().all(|rule| rule.group != "apps"));
         assert!(crd.iter().all(|rule| rule.resource != "pods" || !rule.verbs.contains(&"create")));
@@ -161,10 +181,14 @@ mod tests {
 
     #[test]
     fn no_wildcards_and_every_rule_says_why() {
-        let all = [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
+        let all =
+            [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
         let selection = selection(Api::Both, &all);
         for rule in cluster_rules(&selection).iter().chain(&lease_rules(&selection)) {
-            assert!(!rule.why.is_empty() && !rule.resource.contains('*') && !rule.group.contains('*'), "{rule:?}");
+            assert!(
+                !rule.why.is_empty() && !rule.resource.contains('*') && !rule.group.contains('*'),
+                "{rule:?}"
+            );
             assert!(!rule.resource.contains("secrets"), "{rule:?}");
         }
     }

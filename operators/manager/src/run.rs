@@ -1,0 +1,89 @@
+//! The manager as a running program: client, election, controllers, one after the other.
+
+use anyhow::{Context, Result};
+use trysail_core::Face;
+use trysail_sdk::{
+    client::{Client, Fence, Options},
+    election::ElectionConfig,
+    logging,
+    manager::{Builder, Manager},
+};
+
+use crate::{
+    native_check,
+    options::{ControllerName, LogFormat, RunOptions},
+    wiring::{deployment, replicas},
+};
+
+/// Where the Lease lives when nothing else is said and the pod's namespace is unknown.
+const NAMESPACE: &str = "trysail-system";
+
+/// Runs until SIGTERM, or until the lease is lost.
+pub(crate) async fn run(options: &RunOptions) -> Result<()> {
+    let format = match options.log_format {
+        LogFormat::Text => logging::LogFormat::Text,
+        LogFormat::Json => logging::LogFormat::Json,
+    };
+    logging::init(options.verbosity, format)?;
+    let config = config(options).await?;
+    tracing::info!(server = %config.cluster_url, "connecting");
+    if acts_on_native_deployments(options) && !options.skip_native_check {
+        let client = kube::Client::try_from(config.clone()).context("the credentials cannot be used")?;
+        native_check::nobody_else_acts(client, &lease_namespace(options)).await?;
+    }
+    let fence = if options.leader_elect { Fence::closed() } else { Fence::always_open() };
+    let client = Client::new(&config, Options { fence, ..Options::default() })?;
+    let mut manager = Manager::builder("trysail-manager").client(client).listen(options.bind_address);
+    if options.leader_elect {
+        let election = ElectionConfig::new(lease_namespace(options), options.leader_elect_name.as_str());
+        manager = manager.election(election);
+    }
+    for face in options.selection.api.faces() {
+        manager = with_controllers(manager, *face, options);
+    }
+    manager.run().await?;
+    Ok(())
+}
+
+fn acts_on_native_deployments(options: &RunOptions) -> bool {
+    options.selection.api.faces().contains(&Face::Native)
+        && options.selection.controllers.contains(&ControllerName::Deployment)
+}
+
+fn with_controllers(mut manager: Builder, face: Face, options: &RunOptions) -> Builder {
+    let workers = usize::from(options.workers);
+    let mut controllers = options.selection.controllers.clone();
+    controllers.sort_unstable();
+    controllers.dedup();
+    for controller in controllers {
+        manager = match controller {
+            ControllerName::Deployment => manager.controller(deployment::deployments(face, workers)),
+            ControllerName::ReplicaSet => manager.controller(replicas::replica_sets(face, workers)),
+            ControllerName::ReplicationController => {
+                manager.controller(replicas::replication_controllers(face, workers))
+            }
+        };
+    }
+    manager
+}
+
+/// Credentials: the file that was named, else KUBECONFIG, else the pod's service account.
+pub(crate) async fn config(options: &RunOptions) -> Result<kube::Config> {
+    let Some(path) = &options.kubeconfig else {
+        return kube::Config::infer()
+            .await
+            .context("no way to the API server: say --kubeconfig FILE, set KUBECONFIG, or run in a pod");
+    };
+    let kubeconfig = kube::config::Kubeconfig::read_from(path)
+        .with_context(|| format!("--kubeconfig {} cannot be read", path.display()))?;
+    let choice = kube::config::KubeConfigOptions::default();
+    kube::Config::from_custom_kubeconfig(kubeconfig, &choice)
+        .await
+        .with_context(|| format!("--kubeconfig {} cannot be used", path.display()))
+}
+
+/// Namespace of the Lease.
+pub(crate) fn lease_namespace(options: &RunOptions) -> String {
+    let own = || std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
+    options.leader_elect_namespace.clone().or_else(own).unwrap_or_else(|| NAMESPACE.to_owned())
+}
