@@ -94,7 +94,17 @@ impl Session<'_> {
         let answer = self.applier.client.delete(resource, key, uid, propagation).await;
         let verdict = match answer {
             Ok(Deleted::Terminating(_) | Deleted::Gone) => Verdict::Done,
-            Err(error) if error.class() == Class::Gone || is_other_incarnation(&error) => Verdict::Done,
+            Err(error) if error.class() == Class::Gone => Verdict::Done,
+            // The uid did not match, or the object changed while it was being deleted: the words of the server
+            // differ from kind to kind, so the object itself is asked.
+            Err(error) if error.class() == Class::Conflict => {
+                match self.applier.client.get_meta(resource, key).await {
+                    Ok(live) if live.meta.uid == *uid => verdict(&error),
+                    Ok(_) => Verdict::Done,
+                    Err(gone) if gone.class() == Class::Gone => Verdict::Done,
+                    Err(_) => verdict(&error),
+                }
+            }
             Err(error) => verdict(&error),
         };
         if verdict.is_done() {
@@ -161,11 +171,8 @@ impl Session<'_> {
             self.gate.wrote(self.key, resource, &key.namespace, live.meta.resource_version);
             return Verdict::Done;
         }
-        match self.write_references(target, &live, references).await {
-            // The server says so of an object that went meanwhile; there is nothing left to let go.
-            Verdict::Refused { message } if message.contains("Precondition failed: UID") => Verdict::Done,
-            verdict => verdict,
-        }
+        // An object that goes meanwhile is a conflict: the next look finds it gone.
+        self.write_references(target, &live, references).await
     }
 
     async fn write_references(&self, target: &Target, live: &LiveMeta, references: Vec<Value>) -> Verdict {
@@ -243,11 +250,6 @@ fn verdict(error: &Error) -> Verdict {
         Class::Unknown => Verdict::Unknown { message: error.message() },
         Class::Fenced => Verdict::Fenced,
     }
-}
-
-/// The uid precondition failed: the incarnation that was to be deleted is gone.
-fn is_other_incarnation(error: &Error) -> bool {
-    error.class() == Class::Conflict && error.message().contains("Precondition failed: UID")
 }
 
 fn without(live: &LiveMeta, owner: &Uid) -> Vec<Value> {
