@@ -1,1 +1,18 @@
-//! trysail-testkit.
+//! A simulated cluster for tests of decisions: an API server with real semantics for the kinds it holds, a
+//! scheduler, kubelets and a garbage collector, and a manager that runs the planners against stale views,
+//! lost replies and crashes. Everything is deterministic: a virtual clock, counted uids, no threads.
+//!
+//! - [`cluster`]: the API server and the actors around it
+//! - [`manager`]: the controllers, with the same rules of execution as the SDK's
+//! - [`invariants`]: what must hold at every single write
+//! - [`fixtures`]: small manifests
+//! - [`scenario`]: transcripts, a command language for all of that
+
+pub mod cluster;
+pub mod fixtures;
+pub mod invariants;
+pub mod manager;
+pub mod scenario;
+
+pub use cluster::{ApiError, Cluster};
+pub use manager::Manager;

@@ -1,0 +1,144 @@
+//! The API server: one revision counter, a log of events per resource, and the rules for writes.
+
+mod actors;
+mod api;
+mod validation;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use trysail_core::{Key, Resource, Uid};
+
+pub use actors::Kubelet;
+
+use crate::invariants::Invariants;
+
+/// A refusal by the API server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ApiError {
+    /// 404.
+    NotFound,
+    /// 409 on create.
+    AlreadyExists,
+    /// 409: a precondition on uid or resourceVersion does not hold.
+    Conflict(String),
+    /// 403: quota or admission.
+    Forbidden(String),
+    /// 422.
+    Invalid(String),
+}
+
+/// A change as a watch delivers it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The revision of the change.
+    pub revision: u64,
+    /// What changed.
+    pub key: Key,
+    /// The object after the change; `None` when it is gone.
+    pub object: Option<Arc<Value>>,
+}
+
+/// Who writes: the invariants judge only the controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// A user, a kubelet, the garbage collector.
+    Other,
+    /// One of the controllers under test.
+    Controller,
+}
+
+/// What the server refuses or changes beyond its own rules.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// At most so many pods that have not finished.
+    pub pod_quota: Option<usize>,
+    /// Refuses `(verb, resource's plural)` with a message.
+    pub deny: BTreeMap<(&'static str, String), String>,
+    /// A webhook that adds this annotation to the template of every ReplicaSet that is created.
+    pub stamp_templates: Option<(String, String)>,
+}
+
+/// The simulated cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The clock of everybody.
+    pub now: Timestamp,
+    /// Additional refusals.
+    pub policy: Policy,
+    /// How pods behave.
+    pub kubelet: Kubelet,
+    /// Judges every write.
+    pub invariants: Invariants,
+    revision: u64,
+    uids: u64,
+    objects: BTreeMap<(Resource, Key), Arc<Value>>,
+    log: BTreeMap<Resource, Vec<Event>>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            now: Timestamp::constant(1_767_225_600, 0),
+            policy: Policy::default(),
+            kubelet: Kubelet::default(),
+            invariants: Invariants::default(),
+            revision: 0,
+            uids: 0,
+            objects: BTreeMap::new(),
+            log: BTreeMap::new(),
+        }
+    }
+}
+
+impl Cluster {
+    /// The revision of the last write.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A consistent read.
+    pub fn get(&self, resource: Resource, key: &Key) -> Option<Arc<Value>> {
+        self.objects.get(&(resource, key.clone())).cloned()
+    }
+
+    /// A consistent list, by key.
+    pub fn list(&self, resource: Resource) -> Vec<Arc<Value>> {
+        let of_resource = self.objects.iter().filter(|((held, _), _)| *held == resource);
+        of_resource.map(|(_, object)| Arc::clone(object)).collect()
+    }
+
+    /// All changes of a resource so far.
+    pub fn events(&self, resource: Resource) -> &[Event] {
+        self.log.get(&resource).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Lets time pass.
+    pub fn advance(&mut self, by: SignedDuration) {
+        self.now += by;
+    }
+
+    fn uid_of(object: &Value) -> Uid {
+        Uid::from(object["metadata"]["uid"].as_str().unwrap_or_default())
+    }
+
+    /// Stores or removes an object and tells the watches.
+    fn commit(&mut self, resource: Resource, key: &Key, object: Option<Value>, writer: Writer) -> u64 {
+        self.revision += 1;
+        let object = object.map(|mut object| {
+            object["metadata"]["resourceVersion"] = self.revision.to_string().into();
+            Arc::new(object)
+        });
+        let before = match &object {
+            Some(object) => self.objects.insert((resource, key.clone()), Arc::clone(object)),
+            None => self.objects.remove(&(resource, key.clone())),
+        };
+        let event = Event { revision: self.revision, key: key.clone(), object: object.clone() };
+        self.log.entry(resource).or_default().push(event);
+        let mut invariants = std::mem::take(&mut self.invariants);
+        invariants.judge(self, resource, before.as_deref(), object.as_deref(), writer);
+        self.invariants = invariants;
+        self.revision
+    }
+}

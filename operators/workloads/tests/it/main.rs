@@ -1,0 +1,3 @@
+//! Decisions at work: transcripts and properties on a simulated cluster.
+
+mod scenarios;
