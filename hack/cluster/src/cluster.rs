@@ -261,5 +261,8 @@ pub(crate) fn log_tail(layout: &Layout, node: &str, component: &str) -> String {
     if text.is_empty() {
         return format!("; its log {} is empty", path.display());
     }
-    format!("; the end of {}:\n{text}", path.display())
+    let name = layout.name();
+    format!(
+        "; the end of its log:\n{text}\nthe whole log: `cargo xtask cluster logs --name {name} --tail 9999 {node}/{component}`"
+    )
 }

@@ -4,6 +4,7 @@
 //! It must be a process of its own: namespaces can only be entered for good, and only while there is one thread.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -44,6 +45,7 @@ pub fn launch_node(spec_file: &Path, init_log: &Path) -> Result<()> {
     let log =
         File::options().create(true).append(true).open(init_log).context("cannot open the init's log")?;
     let init = Command::new("/proc/self/exe")
+        .arg0("xtask")
         .arg("node-init")
         .arg(spec_file)
         .env_clear()

@@ -39,7 +39,7 @@ const DNS_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a state is looked at. Each look at the API costs a kubectl.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A component that had to be started so often during `up` will not make it.
-const TOO_MANY_RESTARTS: u32 = 5;
+const TOO_MANY_RESTARTS: u32 = 4;
 
 /// Brings the cluster up, or makes sure that it is up.
 pub fn up(config: &ClusterConfig, progress: &Progress) -> Result<Cluster> {
@@ -187,7 +187,7 @@ impl Start<'_> {
             .stderr(log)
             .spawn()
             .context("cannot start the switch")?;
-        self.wait("the switch", SWITCH_TIMEOUT, || {
+        self.wait("the switch", SWITCH_TIMEOUT, SWITCH, "init", || {
             if let Some(status) = holder.try_wait()? {
                 bail!("the switch ended ({status}){}", log_tail(self.layout, SWITCH, "init"));
             }
@@ -245,7 +245,7 @@ impl Start<'_> {
 
     fn import_into(self, node: &str, images: &[ImageTar]) -> Result<()> {
         let handle = self.node(node)?;
-        self.wait(&format!("containerd on node {node}"), CONTAINERD_TIMEOUT, || {
+        self.wait("containerd", CONTAINERD_TIMEOUT, node, "containerd", || {
             self.check_components()?;
             Ok(handle.exec(&["ctr", "version"]).is_ok())
         })?;
@@ -277,30 +277,25 @@ impl Start<'_> {
 
     fn wait_for_api(self) -> Result<()> {
         let mut answer = String::new();
-        self.wait("the API server", API_TIMEOUT, || {
+        let ready = self.wait("the API server", API_TIMEOUT, CONTROL_PLANE, "kube-apiserver", || {
             self.check_components()?;
             let ready = self.kubectl("super-admin", &["get", "--raw", "/readyz"]);
             answer = ready.as_ref().err().map(ToString::to_string).unwrap_or_default();
             Ok(ready.is_ok())
-        })
-        .map_err(|error| match error.is::<Interrupted>() {
-            true => error,
-            false => error.context(answer),
-        })
-        .map_err(|error| self.explain(error, CONTROL_PLANE, "kube-apiserver"))
+        });
+        ready.map_err(|error| if error.is::<Timeout>() { error.context(answer) } else { error })
     }
 
     /// Pod ranges as kube-controller-manager gave them out.
     fn wait_for_nodes(self, subnet: Ipv4Addr) -> Result<Vec<NodeRoute>> {
         let mut routes = Vec::new();
         let wanted = self.config.workers + 1;
-        self.wait("the nodes to register", NODES_TIMEOUT, || {
+        self.wait("the nodes to register", NODES_TIMEOUT, CONTROL_PLANE, "kubelet", || {
             self.check_components()?;
             let list: Value = serde_json::from_str(&self.kubectl("admin", &["get", "nodes", "-o", "json"])?)?;
             routes = node_routes(&list, self.config, subnet);
             Ok(routes.len() == wanted)
-        })
-        .map_err(|error| self.explain(error, CONTROL_PLANE, "kubelet"))?;
+        })?;
         Ok(routes)
     }
 
@@ -321,12 +316,11 @@ impl Start<'_> {
     fn wait_for_ready(self) -> Result<()> {
         let wanted = self.config.workers + 1;
         let path = "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}";
-        self.wait("all nodes to be Ready", NODES_TIMEOUT, || {
+        self.wait("all nodes to be Ready", NODES_TIMEOUT, CONTROL_PLANE, "kubelet", || {
             self.check_components()?;
             let text = self.kubectl("admin", &["get", "nodes", "-o", path])?;
             Ok(text.split_whitespace().filter(|status| *status == "True").count() == wanted)
         })
-        .map_err(|error| self.explain(error, CONTROL_PLANE, "kubelet"))
     }
 
     fn wait_for_dns(self) -> Result<()> {
@@ -339,11 +333,14 @@ impl Start<'_> {
             "-o",
             "jsonpath={.status.availableReplicas}",
         ];
-        self.wait("CoreDNS", DNS_TIMEOUT, || {
+        let running = self.wait("CoreDNS", DNS_TIMEOUT, CONTROL_PLANE, "kube-controller-manager", || {
             self.check_components()?;
             Ok(self.kubectl("admin", &args)?.trim() == "1")
-        })
-        .map_err(|error| {
+        });
+        running.map_err(|error| {
+            if !error.is::<Timeout>() {
+                return error;
+            }
             let args = ["describe", "pods", "-n", "kube-system", "-l", "k8s-app=kube-dns"];
             let pods = self.kubectl("admin", &args).unwrap_or_default();
             error.context(format!("CoreDNS's pods:\n{}", crate::process::last_lines(&pods, 15)))
@@ -382,19 +379,12 @@ impl Start<'_> {
                 let report = node.component(&component).unwrap_or_default();
                 if report.restarts >= TOO_MANY_RESTARTS {
                     let end = report.last_end.unwrap_or_default();
-                    let error = anyhow::anyhow!("{component} on node {} keeps dying ({end})", name.name);
-                    return Err(self.explain(error, &name.name, &component));
+                    let tail = log_tail(self.layout, &name.name, &component);
+                    bail!("{component} on node {} keeps dying ({end}){tail}", name.name);
                 }
             }
         }
         Ok(())
-    }
-
-    fn explain(self, error: anyhow::Error, node: &str, component: &str) -> anyhow::Error {
-        if error.is::<Interrupted>() {
-            return error;
-        }
-        anyhow::anyhow!("{error:#}{}", log_tail(self.layout, node, component))
     }
 
     fn kubectl(self, user: &str, args: &[&str]) -> Result<String> {
@@ -408,7 +398,15 @@ impl Start<'_> {
         run_with_input(apply.args(["apply", "--validate=false", "-f", "-"]), manifest).map(drop)
     }
 
-    fn wait(self, what: &str, timeout: Duration, mut good: impl FnMut() -> Result<bool>) -> Result<()> {
+    /// Looks until `good` says yes; after `timeout` the log of the component that should have done it is quoted.
+    fn wait(
+        self,
+        what: &str,
+        timeout: Duration,
+        node: &str,
+        component: &str,
+        mut good: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             interrupt::check()?;
@@ -416,11 +414,21 @@ impl Start<'_> {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("{what}: nothing after {timeout:?}");
+                let log = log_tail(self.layout, node, component);
+                return Err(Timeout { what: what.to_owned(), timeout, log }.into());
             }
             std::thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+/// What was waited for did not come.
+#[derive(Debug, thiserror::Error)]
+#[error("waited {timeout:?} for {what} in vain{log}")]
+struct Timeout {
+    what: String,
+    timeout: Duration,
+    log: String,
 }
 
 /// Below it lie private keys.
