@@ -240,3 +240,51 @@ fn impossible_values_are_refused() {
         assert!(!output.status.success() && message.contains(wanted), "{value}: {message}");
     }
 }
+
+/// What the chart grants is what the manager says it uses, whichever controllers are chosen. Runs when `MANAGER` names
+/// the binary.
+#[test]
+fn the_manager_uses_what_the_chart_grants() {
+    let Some(manager) = env::var_os("MANAGER") else {
+        eprintln!("skipped: set MANAGER to the path of trysail-manager");
+        return;
+    };
+    let data = yaml("files/controllers.yaml");
+    for controllers in [
+        ["deployment"].as_slice(),
+        &["replicaset"],
+        &["replicationcontroller"],
+        &["deployment", "replicaset", "replicationcontroller"],
+    ] {
+        let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for controller in controllers.iter().chain(&["common"]) {
+            for rule in data[controller]["rules"].as_array().unwrap() {
+                let verbs =
+                    rule["verbs"].as_array().unwrap().iter().map(|verb| verb.as_str().unwrap().to_owned());
+                granted.entry(format!("{} {}", rule["group"], rule["resource"])).or_default().extend(verbs);
+            }
+        }
+        let chosen = controllers.join(",");
+        let args = [
+            "rbac",
+            "--api=crd",
+            "--controllers",
+            &chosen,
+            "--service-account=trysail-system/trysail-workloads",
+        ];
+        let output = Command::new(&manager).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let items = printed["items"].as_array().unwrap();
+        let role = items.iter().find(|item| item["kind"] == "ClusterRole").unwrap();
+        let mut used: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for rule in role["rules"].as_array().unwrap() {
+            let verbs =
+                rule["verbs"].as_array().unwrap().iter().map(|verb| verb.as_str().unwrap().to_owned());
+            used.entry(format!("{} {}", rule["apiGroups"][0], rule["resources"][0]))
+                .or_default()
+                .extend(verbs);
+        }
+        assert_eq!(granted, used, "{chosen}: granted by the chart, used by the manager");
+    }
+}
