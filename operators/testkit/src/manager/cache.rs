@@ -64,9 +64,35 @@ impl<T: DeserializeOwned + Object> Cache<T> {
         self.objects.iter().map(|(key, object)| (key.clone(), object.uid())).collect()
     }
 
+    /// The same view with its lists the other way round: decisions must not depend on the order.
+    pub fn reversed(&self) -> Reversed<'_, T> {
+        Reversed(self)
+    }
+
     fn matching(&self, predicate: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
-        // The other way round than by name: decisions must not depend on the order of a view.
-        self.objects.values().rev().filter(|object| predicate(object)).cloned().collect()
+        self.objects.values().filter(|object| predicate(object)).cloned().collect()
+    }
+}
+
+/// See [`Cache::reversed`].
+#[derive(Debug)]
+pub struct Reversed<'a, T>(&'a Cache<T>);
+
+impl<T: DeserializeOwned + Object> View<T> for Reversed<'_, T> {
+    fn get(&self, key: &Key) -> Option<Arc<T>> {
+        self.0.get(key)
+    }
+
+    fn controlled_by(&self, owner: &Uid) -> Vec<Arc<T>> {
+        self.0.controlled_by(owner).into_iter().rev().collect()
+    }
+
+    fn orphans(&self, namespace: &str) -> Vec<Arc<T>> {
+        self.0.orphans(namespace).into_iter().rev().collect()
+    }
+
+    fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
+        self.0.in_namespace(namespace).into_iter().rev().collect()
     }
 }
 

@@ -19,7 +19,7 @@ use trysail_workloads::{
     views::{Deployment, ReplicaSet},
 };
 
-pub use cache::Cache;
+pub use cache::{Cache, Reversed};
 
 use crate::cluster::Cluster;
 
@@ -196,6 +196,10 @@ impl Manager {
         };
         let planner = self.deployment.planner;
         let plan = planned(&planner, &snapshot);
+        let context = snapshot.context.clone();
+        let (deployments, sets) = (self.deployments.reversed(), self.sets.reversed());
+        let again = deployment::observe(key, context, &deployments, &sets, &self.pods.reversed());
+        same_whatever_the_order(&planner, &plan, again);
         let outcome = self.apply(cluster, &plan);
         outcome.settle_into(&mut self.deployment, key, uid, plan)
     }
@@ -208,6 +212,9 @@ impl Manager {
         let Some(snapshot) = replicaset::observe(key, context, &self.sets, &self.pods) else { return 0 };
         let planner = self.set.planner;
         let plan = planned(&planner, &snapshot);
+        let context = snapshot.context.clone();
+        let again = replicaset::observe(key, context, &self.sets.reversed(), &self.pods.reversed());
+        same_whatever_the_order(&planner, &plan, again);
         let outcome = self.apply(cluster, &plan);
         outcome.settle_into(&mut self.set, key, uid, plan)
     }
@@ -222,6 +229,9 @@ impl Manager {
         };
         let planner = self.controller.planner;
         let plan = planned(&planner, &snapshot);
+        let context = snapshot.context.clone();
+        let again = replicaset::observe(key, context, &self.controllers.reversed(), &self.pods.reversed());
+        same_whatever_the_order(&planner, &plan, again);
         let outcome = self.apply(cluster, &plan);
         outcome.settle_into(&mut self.controller, key, uid, plan)
     }
@@ -255,6 +265,14 @@ impl Manager {
             self.journal.push(action.to_string());
         }
     }
+}
+
+fn same_whatever_the_order<P: Planner>(planner: &P, plan: &Plan<P::Memory>, again: Option<P::Snapshot>)
+where
+    P::Memory: std::fmt::Debug,
+{
+    let again = again.map(|snapshot| planned(planner, &snapshot));
+    assert_eq!(Some(plan), again.as_ref(), "the plan depends on the order of the views");
 }
 
 /// The plan, audited: a violation is a bug in the planner, never a condition of the test.

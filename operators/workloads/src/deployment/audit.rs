@@ -78,13 +78,15 @@ fn sizes(planner: DeploymentPlanner, snapshot: &Snapshot, plan: &Plan<Memory>) -
             (_, None) => {}
         }
     }
-    let grows = created > 0 || after.iter().any(|(name, (size, _))| *size > before[name]);
-    let footprint: i64 =
-        after.values().map(|(size, set)| (*size).max(set.status.replicas.unwrap_or(0).into())).sum();
+    // A set that has more pods than it should does not make any by growing within what it has.
+    let pods = |size: i64, set: &ReplicaSet| size.max(set.status.replicas.unwrap_or(0).into());
+    let standing: i64 = after.iter().map(|(name, (_, set))| pods(before[name], set)).sum();
+    let footprint = after.values().map(|(size, set)| pods(*size, set)).sum::<i64>() + created;
+    let grows = footprint > standing;
     let (surge, unavailable) = budget(snapshot);
     let wanted = i64::from(deployment.replicas);
-    if grows && footprint + created > wanted + surge {
-        let figures = format!("{} > {wanted} + {surge}", footprint + created);
+    if grows && footprint > wanted + surge {
+        let figures = format!("{footprint} > {wanted} + {surge}");
         return Err(Violation(format!("more pods than replicas + maxSurge: {figures}")));
     }
     // A change of spec.replicas shrinks all sets in proportion, whatever is available.

@@ -73,6 +73,11 @@ impl<'a> Edits<'a> {
         self.edit(set).min_ready_seconds = seconds;
     }
 
+    /// Drops whatever was to be done to `set`.
+    pub(super) fn forget(&mut self, set: &ReplicaSet) {
+        self.by_name.remove(&*set.meta.key.name);
+    }
+
     /// The size that `set` will have.
     pub(super) fn replicas(&self, set: &ReplicaSet) -> i32 {
         self.by_name.get(&*set.meta.key.name).map_or(set.replicas, |edit| edit.replicas)

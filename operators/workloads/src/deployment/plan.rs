@@ -96,7 +96,7 @@ fn decide<'a>(planner: DeploymentPlanner, snapshot: &'a Snapshot, fleet: &Fleet<
     if deployment.paused {
         draft.waiting_on.extend(scaling::scale(planner, fleet, &mut draft.edits));
         if requested.is_none() {
-            draft.deletes = revision_history::clean(planner, fleet);
+            draft.deletes = revision_history::clean(planner, fleet, &mut draft.edits);
         }
         draft.waiting_on.push(WaitingOn::Paused);
         return draft;
@@ -119,7 +119,7 @@ fn decide<'a>(planner: DeploymentPlanner, snapshot: &'a Snapshot, fleet: &Fleet<
         Strategy::RollingUpdate { .. } => roll(planner, snapshot, fleet, &mut draft),
     }
     if Counts::of(fleet).is_complete(fleet) && !draft.edits.resizes() {
-        draft.deletes = revision_history::clean(planner, fleet);
+        draft.deletes = revision_history::clean(planner, fleet, &mut draft.edits);
     }
     draft
 }

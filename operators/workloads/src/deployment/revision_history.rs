@@ -2,19 +2,23 @@
 
 use trysail_core::{Action, plan::Verb};
 
-use super::{DeploymentPlanner, annotations, claim::target, fleet::Fleet};
+use super::{DeploymentPlanner, annotations, claim::target, edits::Edits, fleet::Fleet};
 use crate::views::ReplicaSet;
 
 /// The deletions that bring the number of old ReplicaSets down to the limit. One that still has pods, or whose
 /// controller has not seen yet that it should have none, is kept for now.
-pub(super) fn clean(planner: DeploymentPlanner, fleet: &Fleet<'_>) -> Vec<Action> {
+pub(super) fn clean<'a>(planner: DeploymentPlanner, fleet: &Fleet<'a>, edits: &mut Edits<'a>) -> Vec<Action> {
     let Some(limit) = fleet.deployment.revision_history_limit else { return Vec::new() };
     let mut old: Vec<_> = fleet.old.iter().filter(|set| !set.meta.is_terminating()).collect();
     old.sort_by_key(|set| {
         (annotations::revision(&set.annotations), set.meta.created, set.meta.key.name.clone())
     });
     let beyond = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
-    old.into_iter().take(beyond).filter(|set| is_empty(set)).map(|set| delete(planner, set)).collect()
+    let empty: Vec<_> =
+        old.into_iter().take(beyond).filter(|set| is_empty(set) && edits.replicas(set) == 0).collect();
+    // What goes needs no annotations any more.
+    empty.iter().for_each(|set| edits.forget(set));
+    empty.into_iter().map(|set| delete(planner, set)).collect()
 }
 
 fn is_empty(set: &ReplicaSet) -> bool {

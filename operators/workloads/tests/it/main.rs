@@ -1,3 +1,4 @@
 //! Decisions at work: transcripts and properties on a simulated cluster.
 
+mod properties;
 mod scenarios;
