@@ -55,10 +55,11 @@ pub(crate) fn over_network(config: &kube::Config, edges: Edges) -> Result<Http, 
         let message = format!("proxy-url {proxy} is not supported; reach the API server directly");
         return Err(Error::Config(message.into()));
     }
+    let timeouts = edges.timeouts;
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(edges.timeouts.connect));
+    tcp.set_connect_timeout(Some(timeouts.connect));
     tcp.set_keepalive(Some(KEEPALIVE));
     tcp.set_keepalive_interval(Some(KEEPALIVE));
     tcp.set_keepalive_retries(Some(2));
@@ -71,8 +72,8 @@ pub(crate) fn over_network(config: &kube::Config, edges: Edges) -> Result<Http, 
         .option_layer(config.auth_layer().map_err(refuse)?)
         .layer(config.extra_headers_layer().map_err(refuse)?)
         .map_err(BoxError::from)
-        .service(fenced(hyper, edges.clone()));
-    Ok(with_deadline(stack, edges))
+        .service(fenced(hyper, edges));
+    Ok(with_deadline(stack, timeouts))
 }
 
 /// The stack over a service that stands for the network.
@@ -84,7 +85,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    with_deadline(fenced(service, edges.clone()), edges)
+    let timeouts = edges.timeouts;
+    with_deadline(fenced(service, edges), timeouts)
 }
 
 /// True for requests that change something.
@@ -135,13 +137,12 @@ where
 }
 
 /// Outermost: everything but a watch ends within its deadline, its body included.
-fn with_deadline<S>(service: S, edges: Edges) -> Http
+fn with_deadline<S>(service: S, timeouts: Timeouts) -> Http
 where
     S: Service<Request<Body>, Response = Response<ResponseBody>> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
 {
-    let timeouts = edges.timeouts;
     BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
         let service = service.clone();
         async move {

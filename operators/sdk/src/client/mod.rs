@@ -204,12 +204,12 @@ fn classify(what: &(dyn fmt::Display + Sync), error: BoxError) -> Error {
         Ok(timed_out) => return Error::Timeout { what, after: timed_out.0 },
         Err(error) => error,
     };
-    match error.downcast_ref::<hyper_util::client::legacy::Error>() {
-        Some(hyper) if hyper.is_connect() => Error::Unreachable { what, source: error },
-        Some(_) => Error::Broken { what, source: error },
-        // Credentials that cannot be had, for instance: the request was not built.
-        None if error.is::<kube::Error>() => Error::Unreachable { what, source: error },
-        None => Error::Broken { what, source: error },
+    let hyper = error.downcast_ref::<hyper_util::client::legacy::Error>();
+    // kube's errors here are about credentials that cannot be had: there was nothing to send yet.
+    if hyper.is_some_and(hyper_util::client::legacy::Error::is_connect) || error.is::<kube::Error>() {
+        Error::Unreachable { what, source: error }
+    } else {
+        Error::Broken { what, source: error }
     }
 }
 
@@ -224,6 +224,9 @@ impl Options {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("edges", &self.edges).field("exempt", &self.exempt).finish()
+        f.debug_struct("Client")
+            .field("edges", &self.edges)
+            .field("exempt", &self.exempt)
+            .finish_non_exhaustive()
     }
 }

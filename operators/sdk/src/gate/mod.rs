@@ -220,6 +220,10 @@ impl Listener for Inner {
             self.change(|state| state.left(informer, uid));
         }
     }
+
+    fn removed(&self, informer: usize) {
+        self.change(|state| state.removed(informer));
+    }
 }
 
 /// Asks the API server what became of a write, until it answers. The write itself cannot arrive much later: the

@@ -105,6 +105,16 @@ impl State {
         waiting.into_iter().filter(|key| self.less(key, |held| &mut held.leaving)).collect()
     }
 
+    /// Nothing is waited for from that informer any more. Returns the keys that wait no longer.
+    pub(super) fn removed(&mut self, informer: usize) -> Vec<Key> {
+        let mut opened = self.advanced(informer, u64::MAX);
+        let leaving: Vec<_> = self.leaving.keys().filter(|(id, _)| *id == informer).cloned().collect();
+        for (id, uid) in leaving {
+            opened.extend(self.left(id, &uid));
+        }
+        opened
+    }
+
     /// A read told what became of one write of unknown outcome.
     pub(super) fn answered(&mut self, key: &Key) -> Vec<Key> {
         let opened = self.less(key, |held| &mut held.answers);
@@ -173,6 +183,16 @@ mod tests {
         assert!(state.left(2, &Uid::from("u")).is_empty());
         assert_eq!(state.advanced(2, 25), std::slice::from_ref(&web));
         assert_eq!(state.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_informer_that_was_removed() {
+        let mut state = State::default();
+        state.wait_for_version(&key("web"), 1, 10);
+        state.wait_for_leave(&key("web"), 1, &Uid::from("u"));
+        state.wait_for_version(&key("db"), 2, 10);
+        assert_eq!(state.removed(1), [key("web")]);
+        assert_eq!(state.len(), 1);
     }
 
     #[tokio::test]

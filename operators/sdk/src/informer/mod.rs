@@ -16,7 +16,10 @@ mod worker;
 use std::{
     any::{Any, TypeId},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -111,6 +114,7 @@ struct Registry {
     options: Options,
     listeners: Arc<Listeners>,
     cancel: CancellationToken,
+    next_id: AtomicUsize,
     entries: Mutex<Vec<Entry>>,
 }
 
@@ -130,6 +134,7 @@ impl Informers {
             options,
             listeners: Arc::default(),
             cancel: CancellationToken::new(),
+            next_id: AtomicUsize::new(0),
             entries: Mutex::default(),
         }))
     }
@@ -151,6 +156,7 @@ impl Informers {
             }
         }
         let shared = Arc::new(Shared {
+            id: self.0.next_id.fetch_add(1, Ordering::Relaxed),
             resource,
             scope: scope.clone(),
             store: Arc::new(Store::default()),
@@ -170,10 +176,12 @@ impl Informers {
         Handle(shared)
     }
 
-    /// Ends an informer and forgets its content. Handles to it keep what they have.
+    /// Ends an informer and forgets its content. Handles to it keep what they have, and no gate waits for it.
     pub fn remove<T: Object>(&self, handle: &Handle<T>) {
+        let id = handle.0.id;
         handle.0.cancel.cancel();
-        self.entries().retain(|entry| entry.informer.id() != handle.0.id());
+        self.entries().retain(|entry| entry.informer.id() != id);
+        self.0.listeners.each(|listener| listener.removed(id));
     }
 
     /// Returns when the first list of every informer is complete.
@@ -287,6 +295,7 @@ impl<T> fmt::Debug for Handle<T> {
 
 /// What worker, handles and gates share of one informer.
 pub(crate) struct Shared<T> {
+    id: usize,
     resource: Resource,
     scope: Scope,
     store: Arc<Store<T>>,
@@ -302,6 +311,8 @@ pub(crate) trait Listener: Send + Sync {
     fn advanced(&self, informer: usize, version: u64);
     /// That informer's store shows this incarnation gone or terminating.
     fn left(&self, informer: usize, uid: &Uid);
+    /// That informer will show nothing any more.
+    fn removed(&self, informer: usize);
 }
 
 #[derive(Default)]
@@ -337,9 +348,8 @@ pub(crate) trait AnyInformer: Send + Sync {
 }
 
 impl<T: Object> AnyInformer for Shared<T> {
-    /// The address is unique while the informer lives, and listeners hear only of those that live.
     fn id(&self) -> usize {
-        Arc::as_ptr(&self.store).addr()
+        self.id
     }
 
     fn resource(&self) -> &Resource {

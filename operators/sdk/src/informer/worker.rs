@@ -10,7 +10,7 @@ use tower::BoxError;
 use trysail_core::{Key, Object, Resource, Uid};
 
 use super::{
-    AnyInformer, Event, Options, Shared, Status, Undecodable,
+    Event, Options, Shared, Status, Undecodable,
     backoff::Backoff,
     frame::{self, Bookmark, EndlessLine, Frame, Lines, Page, Unreadable},
 };
@@ -148,7 +148,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         if class == Class::Expired && !listing {
             tracing::info!(%resource, "the watch fell behind the server's history; listing again");
         } else {
-            self.say_waiting(self.explain(failure, code));
+            self.say_waiting(&self.explain(failure, code));
         }
         let asked = match class {
             Class::Throttled(asked) => asked,
@@ -174,10 +174,10 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         }
     }
 
-    fn say_waiting(&self, why: String) {
+    fn say_waiting(&self, why: &str) {
         let resource = self.shared.resource;
         let news = self.shared.status.send_if_modified(|status| {
-            let new = Status::Waiting { why: why.clone() };
+            let new = Status::Waiting { why: why.to_owned() };
             let news = *status != new;
             *status = new;
             news
@@ -389,7 +389,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
     }
 
     fn tell_listeners(&mut self, left: Option<&Uid>, version: Option<u64>) {
-        let id = self.shared.id();
+        let id = self.shared.id;
         if let (Some(position), Some(version)) = (&mut self.position, version) {
             *position = version.max(*position);
         }

@@ -323,3 +323,6 @@ impl<T> fmt::Debug for Inner<T> {
         f.debug_struct("Inner").field("objects", &self.objects).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

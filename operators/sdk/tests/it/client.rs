@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Response, header::USER_AGENT};
 use http_body_util::{BodyExt, StreamBody};
+use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
 use tokio::time::Instant;
 use trysail_sdk::{
@@ -60,9 +61,8 @@ async fn writes_pass_only_while_the_fence_is_open() {
     let error = write().await;
     assert_eq!(error.class(), Class::Fenced, "{error}");
     assert!(matches!(&error, Error::Fenced { what, .. } if what == "delete Pod shop/web"));
-    let config_maps: kube::Api<k8s_openapi::api::core::v1::ConfigMap> =
-        kube::Api::namespaced(client.kube(), "shop");
-    config_maps.create(&kube::api::PostParams::default(), &Default::default()).await.unwrap_err();
+    let config_maps: kube::Api<ConfigMap> = kube::Api::namespaced(client.kube(), "shop");
+    config_maps.create(&kube::api::PostParams::default(), &ConfigMap::default()).await.unwrap_err();
     assert_eq!(log.lines(), [""; 0], "a write left behind a closed fence");
 
     fence.open_until(Instant::now() + Duration::from_secs(6));

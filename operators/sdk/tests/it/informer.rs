@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures::FutureExt;
 use http::Response;
 use http_body_util::{BodyExt, StreamBody};
@@ -240,7 +239,9 @@ async fn after_a_410_deletions_are_told_and_nothing_goes_back_in_time() {
         }
         .boxed()
     });
-    let informers = Informers::new(switched, Options::default());
+    let options = Options::default();
+    let metrics = options.metrics.clone();
+    let informers = Informers::new(switched, options);
     let maps: Handle<Picky> = informers.informer(CONFIG_MAPS, Scope::namespace(namespace.as_str()));
     timeout(SOON, maps.wait_synced()).await.unwrap();
     let mut told = listen(&maps);
@@ -261,6 +262,7 @@ async fn after_a_410_deletions_are_told_and_nothing_goes_back_in_time() {
     let mut heard = [next(&mut told).await, next(&mut told).await];
     heard.sort();
     assert_eq!(heard, ["changed changes", "deleted goes"]);
+    assert_eq!(metrics.lists_of(&CONFIG_MAPS), 2, "no list was needed: nothing was tested");
     assert!(maps.store().last_version() >= newest);
     let mut names: Vec<_> = maps.store().all().iter().map(|map| map.meta.key.name.to_string()).collect();
     names.sort();
@@ -458,7 +460,9 @@ async fn subscribers_come_and_go_and_may_fail() {
     let maps: Handle<Picky> = informers.informer(CONFIG_MAPS, Scope::namespace(namespace.as_str()));
     timeout(SOON, maps.wait_synced()).await.unwrap();
     let (tell, mut cancelled) = mpsc::unbounded_channel();
-    let subscription = maps.subscribe(move |_| drop(tell.send(())));
+    let subscription = maps.subscribe(move |_| {
+        let _ = tell.send(());
+    });
     drop(maps.subscribe(|_| panic!("a careless subscriber")));
     let mut told = listen(&maps);
     client.create(&CONFIG_MAPS, &namespace, &config_map("one", &json!({}))).await.unwrap();

@@ -1,10 +1,17 @@
 //! Tests of the SDK as its users see it, in one binary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests are tests, though clippy cannot tell"
+)]
 
 mod apiserver;
 mod apply;
 mod client;
+mod controller;
 mod election;
 mod gate;
 mod informer;
+mod manager;
 mod queue;
 mod wire;
