@@ -1,23 +1,25 @@
 //! The life of one informer: list, watch, and begin again when either ends.
 
-use std::{collections::VecDeque, fmt, future::pending, sync::Arc, time::Duration};
+mod chunks;
+mod ingest;
 
-use bytes::Bytes;
-use http_body_util::BodyExt;
+use std::{fmt, sync::Arc, time::Duration};
+
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::BoxError;
-use trysail_core::{Key, Object, Resource, Uid};
+use trysail_core::{Object, Resource};
 
 use super::{
-    Event, Options, Shared, Status, Undecodable,
+    InformerMetrics, Options, Shared, Status,
     backoff::Backoff,
-    frame::{self, Bookmark, EndlessLine, Frame, Lines, Page, Unreadable},
+    frame::{self, EndlessLine, Lines, Page},
 };
 use crate::{
-    client::{self, Class, Client, ResponseBody},
-    store::{Change, Listing},
+    client::{self, Class, Client},
+    store::Listing,
 };
+use chunks::Chunks;
 
 /// A CRD that is installed is noticed about this soon; an API that answers 404 is cheap to ask.
 const MISSING: Duration = Duration::from_secs(5);
@@ -107,7 +109,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
                 Duration::ZERO
             }
             End::Closed(reason) => {
-                self.shared_metrics().ended(&self.shared.resource, reason);
+                self.metrics().ended(&self.shared.resource, reason);
                 let lived = started.elapsed();
                 tracing::debug!(resource = %self.shared.resource, reason, ?lived, "the watch ended");
                 if lived >= SHORT_LIVED {
@@ -144,7 +146,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         if !goes_on || matches!(class, Class::Expired | Class::Gone) {
             self.position = None;
         }
-        self.shared_metrics().ended(&resource, reason);
+        self.metrics().ended(&resource, reason);
         if class == Class::Expired && !listing {
             tracing::info!(%resource, "the watch fell behind the server's history; listing again");
         } else {
@@ -266,141 +268,10 @@ impl<T: Object + DeserializeOwned> Worker<T> {
                 count += 1;
                 self.line(line, &mut listing)
             });
-            self.shared_metrics().events(&self.shared.resource, count);
+            self.metrics().events(&self.shared.resource, count);
             fed?;
             tokio::task::consume_budget().await;
         }
-    }
-
-    fn line(&mut self, line: &[u8], listing: &mut Option<Listing>) -> Result<(), Failure> {
-        match frame::decode::<T>(line)? {
-            Frame::Applied(object) => self.applied(object, *listing),
-            Frame::Deleted(object) => self.deleted(object),
-            Frame::Unreadable { deleted, object } => self.unreadable(object, deleted, *listing),
-            Frame::Error(status) => return Err(Failure::Ended(status)),
-            Frame::Unknown => tracing::debug!(resource = %self.shared.resource, "unknown watch event"),
-            Frame::Bookmark(Bookmark { version, initial_events_end }) => match *listing {
-                None => self.advanced(version),
-                Some(_) if !initial_events_end => {}
-                Some(done) => {
-                    self.check_history(version, done)?;
-                    self.listed(done, version);
-                    *listing = None;
-                }
-            },
-        }
-        Ok(())
-    }
-
-    fn applied(&mut self, object: T, listing: Option<Listing>) {
-        let shared = &*self.shared;
-        let version = object.resource_version();
-        let mut left: Option<Uid> = None;
-        shared.subscribers.change(|tell| {
-            let change = shared.store.apply(object, listing);
-            if listing.is_none() {
-                shared.store.advance(version);
-            }
-            let Change::Applied { old, new } = change else { return };
-            match old {
-                // Another incarnation: the end of the one before was not seen.
-                Some(old) if old.uid() != new.uid() => {
-                    left = Some(old.uid());
-                    tell(Event::Deleted { last: old });
-                    tell(Event::Applied { old: None, new });
-                }
-                old => {
-                    left = new.is_terminating().then(|| new.uid());
-                    tell(Event::Applied { old, new });
-                }
-            }
-        });
-        self.tell_listeners(left.as_ref(), listing.is_none().then_some(version));
-    }
-
-    fn deleted(&mut self, object: T) {
-        let shared = &*self.shared;
-        let (key, uid, version) = (object.key(), object.uid(), object.resource_version());
-        shared.subscribers.change(|tell| {
-            let held = shared.store.remove(&key, version);
-            shared.store.advance(version);
-            if held.is_some() {
-                tell(Event::Deleted { last: Arc::new(object) });
-            }
-        });
-        self.tell_listeners(Some(&uid), Some(version));
-    }
-
-    fn unreadable(&mut self, object: Unreadable, deleted: bool, listing: Option<Listing>) {
-        let resource = self.shared.resource;
-        let Unreadable { key, version, error } = object;
-        tracing::error!(%resource, ?key, version, %error, "an object cannot be decoded and is skipped");
-        self.shared_metrics().undecodable(&resource);
-        let mut left = None;
-        match &key {
-            Some(key) if deleted => left = self.forget(key, version),
-            Some(key) => self.shared.store.keep(key),
-            None => {}
-        }
-        if listing.is_none() && version > 0 {
-            self.shared.store.advance(version);
-            self.tell_listeners(left.as_ref(), Some(version));
-        }
-        if let Some(hook) = &self.options.on_undecodable {
-            hook(&Undecodable { resource, key, version, error });
-        }
-    }
-
-    fn forget(&self, key: &Key, version: u64) -> Option<Uid> {
-        let shared = &*self.shared;
-        shared.subscribers.change(|tell| {
-            let last = shared.store.remove(key, version)?;
-            let uid = last.uid();
-            tell(Event::Deleted { last });
-            Some(uid)
-        })
-    }
-
-    /// A list is complete: what it did not mention is gone.
-    fn listed(&mut self, listing: Listing, version: u64) {
-        let shared = &*self.shared;
-        let mut left = Vec::new();
-        shared.subscribers.change(|tell| {
-            for last in shared.store.finish_list(listing, version) {
-                left.push(last.uid());
-                tell(Event::Deleted { last });
-            }
-        });
-        for uid in &left {
-            self.tell_listeners(Some(uid), None);
-        }
-        self.tell_listeners(None, Some(version));
-        self.doubting = None;
-        self.position = Some(version);
-        self.shared_metrics().listed(&self.shared.resource);
-        let objects = self.shared.store.len();
-        tracing::info!(resource = %self.shared.resource, objects, version, "listed");
-        self.say_following();
-    }
-
-    fn advanced(&mut self, version: u64) {
-        self.shared.store.advance(version);
-        self.tell_listeners(None, Some(version));
-    }
-
-    fn tell_listeners(&mut self, left: Option<&Uid>, version: Option<u64>) {
-        let id = self.shared.id;
-        if let (Some(position), Some(version)) = (&mut self.position, version) {
-            *position = version.max(*position);
-        }
-        self.shared.listeners.each(|listener| {
-            if let Some(uid) = left {
-                listener.left(id, uid);
-            }
-            if let Some(version) = version {
-                listener.advanced(id, version);
-            }
-        });
     }
 
     fn say_following(&mut self) {
@@ -436,7 +307,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         accepts
     }
 
-    fn shared_metrics(&self) -> &super::InformerMetrics {
+    fn metrics(&self) -> &InformerMetrics {
         &self.options.metrics
     }
 }
@@ -454,55 +325,5 @@ struct ResourceName(&'static str, &'static str);
 impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.1.is_empty() { f.write_str(self.0) } else { write!(f, "{}.{}", self.0, self.1) }
-    }
-}
-
-/// The pieces of a body as they arrive, or a while later.
-struct Chunks {
-    body: ResponseBody,
-    delay: Duration,
-    held_back: VecDeque<(Instant, Option<Result<Bytes, BoxError>>)>,
-    ended: bool,
-}
-
-impl Chunks {
-    fn new(body: ResponseBody, delay: Duration) -> Self {
-        Self { body, delay, held_back: VecDeque::new(), ended: false }
-    }
-
-    async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
-        if self.delay.is_zero() {
-            return Self::receive(&mut self.body).await;
-        }
-        loop {
-            let due = self.held_back.front().map(|(due, _)| *due);
-            let due = async {
-                match due {
-                    Some(due) => sleep_until(due).await,
-                    None => pending().await,
-                }
-            };
-            tokio::select! {
-                () = due => return self.held_back.pop_front().and_then(|(_, chunk)| chunk),
-                chunk = Self::receive(&mut self.body), if !self.ended => {
-                    self.ended = chunk.is_none();
-                    self.held_back.push_back((Instant::now() + self.delay, chunk));
-                }
-            }
-        }
-    }
-
-    async fn receive(body: &mut ResponseBody) -> Option<Result<Bytes, BoxError>> {
-        loop {
-            match body.frame().await? {
-                Err(error) => return Some(Err(error)),
-                // Trailers say nothing here.
-                Ok(frame) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Some(Ok(data));
-                    }
-                }
-            }
-        }
     }
 }
