@@ -12,7 +12,7 @@ use trysail_core::Resource;
 use crate::text::count;
 
 /// The API groups of Trysail's workload kinds.
-const GROUPS: [&str; 3] = ["apps.trysail.dev", "batch.trysail.dev", "autoscaling.trysail.dev"];
+pub(super) const GROUPS: [&str; 3] = ["apps.trysail.dev", "batch.trysail.dev", "autoscaling.trysail.dev"];
 
 /// Owners first. Kinds that are not listed own nothing that is.
 const OWNERS_FIRST: [&str; 3] = ["CronJob", "Deployment", "Job"];
@@ -94,6 +94,31 @@ pub(super) fn is_ours(finalizer: &str) -> bool {
     domain == "trysail.dev" || domain.ends_with(".trysail.dev")
 }
 
+/// True when an owner reference is of a wanted kind and group.
+pub(super) fn is_owned(object: &Value, wanted: impl Fn(&str, &str) -> bool) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    owners.into_iter().flatten().any(|owner| refers(owner, &wanted))
+}
+
+fn refers(owner: &Value, wanted: impl Fn(&str, &str) -> bool) -> bool {
+    let group = owner["apiVersion"]
+        .as_str()
+        .and_then(|version| version.split_once('/'))
+        .map_or("", |(group, _)| group);
+    wanted(owner["kind"].as_str().unwrap_or_default(), group)
+}
+
+/// The owner references that remain when every object of `definition` is gone; `None` when there is none of it.
+pub(super) fn released(object: &Value, definition: &Definition) -> Option<Vec<Value>> {
+    let wanted =
+        |kind: &str, group: &str| kind == definition.resource.kind && group == definition.resource.group;
+    if !is_owned(object, wanted) {
+        return None;
+    }
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    Some(owners.into_iter().flatten().filter(|owner| !refers(owner, wanted)).cloned().collect())
+}
+
 /// Puts owners before what they own.
 pub(super) fn in_order(mut definitions: Vec<Definition>) -> Vec<Definition> {
     definitions.sort_by_key(|definition| {
@@ -113,7 +138,8 @@ pub(super) struct Purge<'a> {
 impl Purge<'_> {
     /// True when somebody's pods depend on what the user has not said.
     pub(super) fn needs_fate(&self) -> bool {
-        self.fate == Fate::Unsaid && self.definitions.iter().any(|definition| !definition.objects.is_empty())
+        self.fate == Fate::Unsaid
+            && (self.pods > 0 || self.definitions.iter().any(|definition| !definition.objects.is_empty()))
     }
 
     /// What is there, for `uninstall` without `--purge`.
@@ -136,11 +162,11 @@ impl fmt::Display for Purge<'_> {
         let objects = self.definitions.iter().flat_map(|definition| &definition.objects);
         let own = objects.filter(|object| !object.own_finalizers.is_empty()).count();
         if own > 0 {
-            writeln!(f, "{}. remove Trysail's finalizers from {}", next(), count(own, "object"))?;
+            writeln!(f, "note: Trysail's own finalizers are removed from {}", count(own, "object"))?;
         }
         for Definition { name, objects, .. } in self.definitions.iter().filter(|d| !d.objects.is_empty()) {
             let how = match self.fate {
-                Fate::Orphan => "what they own stays and is owned by nobody",
+                Fate::Orphan => "what they own is released first and stays, owned by nobody",
                 Fate::Delete => "the garbage collector deletes what they own",
                 Fate::Unsaid => "what becomes of what they own is for you to say",
             };
@@ -208,23 +234,23 @@ mod tests {
         let definitions = definitions();
         let said = |fate| Purge { definitions: &definitions, pods: 3, fate }.to_string();
         insta::assert_snapshot!(said(Fate::Orphan), @r"
-        1. remove Trysail's finalizers from 1 object
-        2. delete 1 object of deployments.apps.trysail.dev; what they own stays and is owned by nobody
-        3. delete 2 objects of replicasets.apps.trysail.dev; what they own stays and is owned by nobody
-        4. leave 3 pods running; nobody replaces one that ends
-        5. delete the CustomResourceDefinition deployments.apps.trysail.dev
-        6. delete the CustomResourceDefinition replicasets.apps.trysail.dev
-        7. delete the CustomResourceDefinition replicationcontrollers.apps.trysail.dev
+        note: Trysail's own finalizers are removed from 1 object
+        1. delete 1 object of deployments.apps.trysail.dev; what they own is released first and stays, owned by nobody
+        2. delete 2 objects of replicasets.apps.trysail.dev; what they own is released first and stays, owned by nobody
+        3. leave 3 pods running; nobody replaces one that ends
+        4. delete the CustomResourceDefinition deployments.apps.trysail.dev
+        5. delete the CustomResourceDefinition replicasets.apps.trysail.dev
+        6. delete the CustomResourceDefinition replicationcontrollers.apps.trysail.dev
         note: deployments.apps.trysail.dev shop/web is held by example.com/y; whoever set that has to remove it
         ");
         insta::assert_snapshot!(said(Fate::Delete), @r"
-        1. remove Trysail's finalizers from 1 object
-        2. delete 1 object of deployments.apps.trysail.dev; the garbage collector deletes what they own
-        3. delete 2 objects of replicasets.apps.trysail.dev; the garbage collector deletes what they own
-        4. wait for the end of 3 pods
-        5. delete the CustomResourceDefinition deployments.apps.trysail.dev
-        6. delete the CustomResourceDefinition replicasets.apps.trysail.dev
-        7. delete the CustomResourceDefinition replicationcontrollers.apps.trysail.dev
+        note: Trysail's own finalizers are removed from 1 object
+        1. delete 1 object of deployments.apps.trysail.dev; the garbage collector deletes what they own
+        2. delete 2 objects of replicasets.apps.trysail.dev; the garbage collector deletes what they own
+        3. wait for the end of 3 pods
+        4. delete the CustomResourceDefinition deployments.apps.trysail.dev
+        5. delete the CustomResourceDefinition replicasets.apps.trysail.dev
+        6. delete the CustomResourceDefinition replicationcontrollers.apps.trysail.dev
         note: deployments.apps.trysail.dev shop/web is held by example.com/y; whoever set that has to remove it
         ");
     }
@@ -236,6 +262,24 @@ mod tests {
         assert!(!Purge { definitions: &definitions, pods: 3, fate: Fate::Delete }.needs_fate());
         definitions.iter_mut().for_each(|definition| definition.objects.clear());
         assert!(!Purge { definitions: &definitions, pods: 0, fate: Fate::Unsaid }.needs_fate());
+    }
+
+    #[test]
+    fn releasing_keeps_the_references_to_others() {
+        let deployment = definition(&crd("apps.trysail.dev", "Deployment")).unwrap();
+        let own = json!({"apiVersion": "apps.trysail.dev/v1", "kind": "Deployment", "name": "web"});
+        let others = [
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}),
+            json!({"apiVersion": "apps.trysail.dev/v1", "kind": "ReplicaSet", "name": "web"}),
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "web"}),
+        ];
+        let object = |owners: &[Value]| json!({"metadata": {"ownerReferences": owners}});
+        let mut all = others.to_vec();
+        all.insert(1, own);
+        assert_eq!(released(&object(&all), &deployment), Some(others.to_vec()));
+        assert_eq!(released(&object(&others), &deployment), None);
+        assert_eq!(released(&json!({"metadata": {}}), &deployment), None);
+        assert!(is_owned(&object(&others), |_, group| group.is_empty()));
     }
 
     #[test]

@@ -1,0 +1,247 @@
+//! The steps of a purge, each waiting for its effect.
+//!
+//! Releasing pods is not left to the garbage collector alone: a collector that has not seen a ReplicaSet yet would let
+//! its Deployment go without releasing it, and then delete it as a child without parent, and its pods too. So every
+//! object is held by a finalizer of ours until a fresh list shows that nothing refers to its kind any more.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use kube::api::{DeleteParams, PatchParams, Preconditions, PropagationPolicy};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use trysail_core::{Resource, resource::PODS};
+
+use super::{
+    CRDS, objects, owned_pods,
+    plan::{self, Definition, Fate, Held},
+};
+use crate::{
+    cluster::Cluster,
+    failure::{Cause, Failure},
+    text::{count, out},
+};
+
+/// Holds an object until what it owns is released.
+const HOLD: &str = "trysail.dev/purge";
+
+/// How often the server is asked whether a step has taken effect.
+const POLL: Duration = Duration::from_millis(500);
+
+/// How often a write is tried anew when someone else was faster.
+const CONFLICT_RETRIES: usize = 5;
+
+/// Does all of it.
+pub(super) async fn execute(
+    cluster: &Cluster,
+    definitions: &[Definition],
+    fate: Fate,
+    timeout: Duration,
+) -> Result<()> {
+    let deadline = || Instant::now() + timeout;
+    for (at, definition) in definitions.iter().enumerate() {
+        let found = objects(cluster, definition).await?;
+        if found.is_empty() {
+            continue;
+        }
+        match fate {
+            Fate::Orphan => {
+                for object in found.iter().filter(|object| !object.deleting) {
+                    finalizers(cluster, definition.resource, object, hold).await?;
+                }
+                delete_all(cluster, definition, &found, PropagationPolicy::Orphan).await?;
+                release(cluster, definition, &definitions[at + 1..]).await?;
+            }
+            // The owner stays until what it owns is gone, so "gone" means all of it.
+            Fate::Delete | Fate::Unsaid => {
+                delete_all(cluster, definition, &found, PropagationPolicy::Foreground).await?;
+            }
+        }
+        for object in &found {
+            finalizers(cluster, definition.resource, object, without_ours).await?;
+        }
+        gone(cluster, definition, deadline()).await?;
+        out(&format!("deleted {} of {}\n", count(found.len(), "object"), definition.name))?;
+    }
+    if fate == Fate::Delete {
+        wait_for_pods(cluster, deadline()).await?;
+    }
+    for definition in definitions {
+        let left = objects(cluster, definition).await?.len();
+        if left > 0 {
+            bail!(
+                "{} of {} came into being meanwhile; run the command again",
+                count(left, "object"),
+                definition.name
+            );
+        }
+        delete_definition(cluster, definition, deadline()).await?;
+    }
+    Ok(())
+}
+
+fn hold(mut finalizers: Vec<Value>) -> Vec<Value> {
+    if !finalizers.iter().any(|name| name == HOLD) {
+        finalizers.push(HOLD.into());
+    }
+    finalizers
+}
+
+fn without_ours(mut finalizers: Vec<Value>) -> Vec<Value> {
+    finalizers.retain(|name| !name.as_str().is_some_and(plan::is_ours));
+    finalizers
+}
+
+/// Changes the finalizers of one object; one that is gone needs no change.
+async fn finalizers(
+    cluster: &Cluster,
+    resource: Resource,
+    object: &Held,
+    change: impl Fn(Vec<Value>) -> Vec<Value>,
+) -> Result<()> {
+    update(&cluster.in_namespace(&object.namespace), resource, object, |current| {
+        let before = current["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let after = change(before.clone());
+        (after != before).then(|| json!({ "finalizers": after }))
+    })
+    .await
+}
+
+/// Writes metadata of one incarnation of an object, trying again when someone else was faster.
+async fn update(
+    cluster: &Cluster,
+    resource: Resource,
+    object: &Held,
+    change: impl Fn(&Value) -> Option<Value>,
+) -> Result<()> {
+    for _ in 0..CONFLICT_RETRIES {
+        let current = match cluster.get(resource, &object.name).await {
+            Ok(current) if current["metadata"]["uid"] == object.uid.as_str() => current,
+            Ok(_) | Err(Failure { cause: Cause::NotFound, .. }) => return Ok(()),
+            Err(failure) => return Err(failure.into()),
+        };
+        let Some(metadata) = change(&current) else { return Ok(()) };
+        let patch = crate::edit::with_precondition(json!({ "metadata": metadata }), &current);
+        match cluster.patch(resource, &object.name, &patch, &PatchParams::default()).await {
+            Ok(_) | Err(Failure { cause: Cause::NotFound, .. }) => return Ok(()),
+            Err(Failure { cause: Cause::Conflict(_), .. }) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    bail!("{}/{} keeps changing; run `helm uninstall` first, then this again", object.namespace, object.name)
+}
+
+async fn delete_all(
+    cluster: &Cluster,
+    definition: &Definition,
+    found: &[Held],
+    policy: PropagationPolicy,
+) -> Result<()> {
+    for object in found.iter().filter(|object| !object.deleting) {
+        let params = DeleteParams {
+            propagation_policy: Some(policy.clone()),
+            preconditions: Some(Preconditions { uid: Some(object.uid.clone()), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let cluster = cluster.in_namespace(&object.namespace);
+        match cluster.delete(definition.resource, &object.name, &params).await {
+            // Gone, or replaced by another one of that name, which the final check finds.
+            Ok(()) | Err(Failure { cause: Cause::NotFound | Cause::Conflict(_), .. }) => {}
+            Err(failure) => return Err(failure.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the kind out of the owner references of pods and of our other kinds, until a list shows none.
+async fn release(cluster: &Cluster, owner: &Definition, others: &[Definition]) -> Result<()> {
+    let kinds: Vec<Resource> = others.iter().map(|other| other.resource).chain([PODS]).collect();
+    loop {
+        let mut owned = Vec::new();
+        for &kind in &kinds {
+            let all = cluster.list_everywhere(kind).await?;
+            let all = all.iter().filter(|object| plan::released(object, owner).is_some());
+            owned.extend(all.map(|object| (kind, plan::held(object))));
+        }
+        if owned.is_empty() {
+            return Ok(());
+        }
+        for (kind, object) in owned {
+            update(&cluster.in_namespace(&object.namespace), kind, &object, |current| {
+                plan::released(current, owner).map(|owners| json!({ "ownerReferences": owners }))
+            })
+            .await?;
+        }
+    }
+}
+
+/// Waits until no object of the definition is left.
+async fn gone(cluster: &Cluster, definition: &Definition, deadline: Instant) -> Result<()> {
+    loop {
+        let left = objects(cluster, definition).await?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "{} of {} are still there: {}. Is kube-controller-manager's garbage collector running?",
+                count(left.len(), "object"),
+                definition.name,
+                named(&left)
+            );
+        }
+        sleep(POLL).await;
+    }
+}
+
+fn named(objects: &[Held]) -> String {
+    const SHOWN: usize = 5;
+    let some = objects.iter().take(SHOWN).map(|object| {
+        let held = match object.foreign_finalizers.join(", ") {
+            held if held.is_empty() => held,
+            held => format!(" (held by {held})"),
+        };
+        format!("{}/{}{held}", object.namespace, object.name)
+    });
+    let more = objects.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    some.collect::<Vec<_>>().join(", ") + &more
+}
+
+/// Waits for one pod after the other, listing anew until there is none: the list may be long.
+async fn wait_for_pods(cluster: &Cluster, deadline: Instant) -> Result<()> {
+    loop {
+        let pods = owned_pods(cluster).await?;
+        let Some(pod) = pods.first() else { return Ok(()) };
+        let cluster = cluster.in_namespace(&pod.namespace);
+        loop {
+            match cluster.get(PODS, &pod.name).await {
+                Ok(current) if current["metadata"]["uid"] == pod.uid.as_str() => {}
+                Ok(_) | Err(Failure { cause: Cause::NotFound, .. }) => break,
+                Err(failure) => return Err(failure.into()),
+            }
+            if Instant::now() >= deadline {
+                bail!("{} are still there: {}", count(pods.len(), "pod"), named(&pods));
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+async fn delete_definition(cluster: &Cluster, definition: &Definition, deadline: Instant) -> Result<()> {
+    match cluster.delete(CRDS, &definition.name, &DeleteParams::default()).await {
+        Ok(()) | Err(Failure { cause: Cause::NotFound, .. }) => {}
+        Err(failure) => return Err(failure.into()),
+    }
+    loop {
+        match cluster.get(CRDS, &definition.name).await {
+            Err(Failure { cause: Cause::NotFound, .. }) => break,
+            Err(failure) => return Err(failure.into()),
+            Ok(_) if Instant::now() >= deadline => {
+                bail!("the CustomResourceDefinition {} is still there", definition.name)
+            }
+            Ok(_) => sleep(POLL).await,
+        }
+    }
+    Ok(out(&format!("deleted the CustomResourceDefinition {}\n", definition.name))?)
+}
