@@ -89,11 +89,9 @@ impl<M: Clone + Default + PartialEq> Memories<M> {
         outcome: &Outcome,
         now: Timestamp,
     ) -> Judged {
-        let mut counted = outcome.reports.iter().filter(|report| !is_status_write(report)).peekable();
-        let tried = counted.peek().is_some();
-        let mut refused = None;
-        let mut done = true;
-        for report in counted {
+        let (mut risked, mut done, mut refused) = (false, true, None);
+        for report in outcome.reports.iter().filter(|report| !is_status_write(report)) {
+            risked |= matches!(report.action.verb, Verb::Create { .. } | Verb::Delete { .. });
             done &= report.verdict.is_done();
             if let (Verdict::Refused { message }, None) = (&report.verdict, refused) {
                 refused = Some((report.action.reason, message));
@@ -108,9 +106,14 @@ impl<M: Clone + Default + PartialEq> Memories<M> {
                 Judged { look_again, retry_at: Some(retry_at) }
             });
         }
-        // Without anything left to try, there is nothing the server could refuse.
-        let over = if tried { done } else { attempt == Attempt::Again };
-        if over && attempt != Attempt::First {
+        let over = match attempt {
+            Attempt::First => false,
+            // Also without anything left to try: there is nothing the server could refuse.
+            Attempt::Again => done,
+            // A patch that tells of the refusal must not end it.
+            Attempt::Holding => risked && done,
+        };
+        if over {
             self.change(key, uid, |memory| memory.refusal = None);
             return Judged { look_again: true, retry_at: None };
         }
