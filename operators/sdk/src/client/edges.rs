@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header::USER_AGENT};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::connect::HttpConnector,
+    rt::{TokioExecutor, TokioTimer},
+};
 use kube::client::{Body, ConfigExt};
 use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
@@ -36,6 +39,10 @@ pub(crate) struct TimedOut(pub(crate) Duration);
 
 /// hyper keeps idle connections for reuse. One per write in flight suffices; each costs some 40 KiB.
 const IDLE_CONNECTIONS: usize = 32;
+/// A burst of writes is over after this; the connections it opened are not needed for the next one.
+const IDLE: Duration = Duration::from_secs(30);
+/// hyper would let the buffer of a watch grow to 400 KiB during the first list, and keep it.
+const READ_BUFFER: usize = 64 << 10;
 /// A peer that vanished without a word is noticed after about 3 × 10 s, long before a watch's own time is up.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -66,6 +73,10 @@ pub(crate) fn over_network(config: &kube::Config, edges: Edges) -> Result<Http, 
     let connector = config.rustls_https_connector_with_connector(tcp).map_err(refuse)?;
     let hyper = hyper_util::client::legacy::Builder::new(TokioExecutor::new())
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE)
+        // Without a timer idle connections are only dropped when another is asked for.
+        .pool_timer(TokioTimer::new())
+        .http1_max_buf_size(READ_BUFFER)
         .build::<_, Body>(connector);
     let stack = ServiceBuilder::new()
         .layer(config.base_uri_layer())

@@ -89,6 +89,14 @@ impl fmt::Display for What<'_> {
     }
 }
 
+struct In<'a>(&'a str);
+
+impl fmt::Display for In<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { f.write_str("in the cluster") } else { write!(f, "in {}", self.0) }
+    }
+}
+
 impl Client {
     /// Creates an object in a namespace; `namespace` is empty for cluster-scoped kinds. The reply is metadata.
     pub async fn create(
@@ -97,7 +105,7 @@ impl Client {
         namespace: &str,
         body: &impl Serialize,
     ) -> Result<WriteReply, Error> {
-        let what = What("create in", resource, &namespace);
+        let what = What("create", resource, &In(namespace));
         let path = resource.path(some(namespace), None, None);
         let request = self.write_request(&what, Method::POST, &path, JSON, body)?;
         self.write(&what, request).await

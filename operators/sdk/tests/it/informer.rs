@@ -286,23 +286,11 @@ fn until(body: kube::client::Body, cut: Arc<tokio::sync::Notify>) -> wire::Body 
     BodyExt::boxed_unsync(StreamBody::new(stream))
 }
 
-/// A list that is older than what has been seen would make a controller repeat itself.
-#[tokio::test]
-async fn a_list_from_the_past_is_refused() {
-    let map = |version: u64, label: &str| {
-        json!({"metadata": {"name": "m", "namespace": "n", "uid": "u", "labels": {"is": label},
-               "resourceVersion": version.to_string()}})
-    };
-    let list = |version: u64, items: Value| json!({"metadata": {"resourceVersion": version.to_string()}, "items": items});
-    let script = Arc::new(Mutex::new(vec![
-        list(100, json!([map(90, "new")])),
-        // A replica that lags, twice, and one that does not.
-        list(50, json!([map(40, "old")])),
-        list(50, json!([])),
-        list(120, json!([map(110, "newest")])),
-    ]));
+/// A server whose lists are those of a script, the last one for ever, and whose first watch is "too old".
+fn replica(script: Vec<Value>) -> client::Client {
+    let script = Arc::new(Mutex::new(script));
     let watched = Arc::new(AtomicBool::new(false));
-    let client = wire::scripted(client::Options::default(), move |request| {
+    wire::scripted(client::Options::default(), move |request| {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let (script, watched) = (Arc::clone(&script), Arc::clone(&watched));
         async move {
@@ -316,31 +304,64 @@ async fn a_list_from_the_past_is_refused() {
                 }
                 return wire::refusal(410, "Expired", "too old resource version");
             }
-            let page = script.lock().unwrap().remove(0);
+            let mut script = script.lock().unwrap();
+            let page = if script.len() > 1 { script.remove(0) } else { script[0].clone() };
             wire::answer(200, &page)
         }
         .boxed()
-    });
-    tokio::time::pause();
+    })
+}
+
+fn list(version: u64, items: &[(u64, &str)]) -> Value {
+    let items: Vec<_> = items
+        .iter()
+        .map(|(version, label)| {
+            json!({"metadata": {"name": "m", "namespace": "n", "uid": "u", "labels": {"is": label},
+                   "resourceVersion": version.to_string()}})
+        })
+        .collect();
+    json!({"metadata": {"resourceVersion": version.to_string()}, "items": items})
+}
+
+/// Tells the label `is` of what is applied.
+fn listen_to_labels(maps: &Handle<Picky>) -> Told {
+    let (tell, told) = mpsc::unbounded_channel();
+    drop(maps.subscribe(move |event| {
+        let text = match event {
+            Event::Applied { new, .. } => new.meta.labels.get("is").unwrap_or_default(),
+            Event::Deleted { .. } => "deleted",
+        };
+        let _ = tell.send(text.to_owned());
+    }));
+    told
+}
+
+/// A list that is older than what has been seen would make a controller repeat itself.
+#[tokio::test(start_paused = true)]
+async fn a_list_from_the_past_is_refused() {
+    let lagging = [list(50, &[(40, "old")]), list(50, &[])];
+    let [old, empty] = lagging;
+    let client = replica(vec![list(100, &[(90, "new")]), old, empty, list(120, &[(110, "newest")])]);
     let informers = Informers::new(client, Options::default());
     let maps: Handle<Picky> = informers.informer(CONFIG_MAPS, Scope::all());
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let (see, done) = (Arc::clone(&seen), Arc::new(tokio::sync::Notify::new()));
-    let finished = Arc::clone(&done);
-    drop(maps.subscribe(move |event| match event {
-        Event::Applied { new, .. } => {
-            let label = new.meta.labels.get("is").unwrap_or_default().to_owned();
-            if label == "newest" {
-                finished.notify_one();
-            }
-            see.lock().unwrap().push(label);
-        }
-        Event::Deleted { .. } => see.lock().unwrap().push("deleted".to_owned()),
-    }));
+    let mut told = listen_to_labels(&maps);
     assert!(waiting(&maps).await.contains("version 100 has been seen already"));
-    timeout(SOON, done.notified()).await.unwrap();
-    assert_eq!(*seen.lock().unwrap(), ["new", "newest"]);
+    assert_eq!([next(&mut told).await, next(&mut told).await], ["new", "newest"]);
     assert_eq!(maps.store().last_version(), 120);
+}
+
+/// An API server whose storage was restored from a backup is in the past for good: after a while that is the
+/// truth, and to refuse it for ever would be a controller that is dead until someone restarts it.
+#[tokio::test(start_paused = true)]
+async fn a_past_that_stays_becomes_the_present() {
+    let client = replica(vec![list(100, &[(90, "new")]), list(50, &[(40, "restored")])]);
+    let informers = Informers::new(client, Options::default());
+    let maps: Handle<Picky> = informers.informer(CONFIG_MAPS, Scope::all());
+    let mut told = listen_to_labels(&maps);
+    assert_eq!(next(&mut told).await, "new");
+    assert!(timeout(Duration::from_secs(25), told.recv()).await.is_err(), "believed too soon");
+    let restored = timeout(Duration::from_secs(120), told.recv()).await.unwrap().unwrap();
+    assert_eq!((restored.as_str(), maps.store().last_version()), ("restored", 50));
 }
 
 #[tokio::test]
