@@ -38,6 +38,7 @@ pub mod logging;
 pub mod manager;
 pub mod metrics;
 pub mod queue;
+pub mod ssa;
 pub mod store;
 
 pub use trysail_core as core;

@@ -94,7 +94,7 @@ impl WorkqueueFamilies {
 
     pub(super) fn of(&self, name: &str) -> WorkqueueMetrics {
         let labels = Queue { name: name.to_owned(), controller: name.to_owned() };
-        WorkqueueMetrics {
+        let metrics = WorkqueueMetrics {
             name: name.to_owned(),
             depth: self.depth.clone(),
             priorities: Arc::default(),
@@ -104,7 +104,10 @@ impl WorkqueueFamilies {
             worked: self.worked.get_or_create_owned(&labels),
             unfinished: self.unfinished.get_or_create_owned(&labels),
             longest: self.longest.get_or_create_owned(&labels),
-        }
+        };
+        // A series that appears with its first key breaks `rate` and `absent`.
+        metrics.depth(0, 0);
+        metrics
     }
 }
 

@@ -144,6 +144,18 @@ impl ApiServer {
         config
     }
 
+    /// A kubeconfig with every permission, for other programs.
+    pub(crate) fn kubeconfig(&self) -> String {
+        let server = format!("https://127.0.0.1:{}", self.port);
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "clusters": [{"name": "test", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+            "users": [{"name": "test", "user": {"token": ADMIN}}],
+        })
+        .to_string()
+    }
+
     /// A namespace that no other test uses.
     pub(crate) async fn namespace(&self) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -10,6 +10,7 @@ mod apply;
 mod client;
 mod controller;
 mod election;
+mod events;
 mod gate;
 mod informer;
 mod manager;
