@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use serde::{Deserialize, Deserializer};
@@ -18,7 +18,28 @@ use crate::{
 /// The label that tells the pods of one ReplicaSet from those of its siblings.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
-static SPECS: LazyLock<Interner<RawValue>> = LazyLock::new(Interner::new);
+static SPECS: LazyLock<Interner<Spec>> = LazyLock::new(Interner::new);
+
+/// A pod spec, shared by all templates that have the same bytes.
+struct Spec {
+    raw: Arc<RawValue>,
+    /// Hash of the normal form, made when first asked for: a Deployment is compared with each of its
+    /// ReplicaSets at every look, and all but one differ.
+    digest: OnceLock<u64>,
+}
+
+impl Spec {
+    fn get(&self) -> &str {
+        self.raw.get()
+    }
+
+    fn digest(&self) -> u64 {
+        *self.digest.get_or_init(|| match normal_form(self.get()) {
+            Some(normal) => fnv64(&[normal.to_string().as_bytes()]),
+            None => fnv64(&[self.get().as_bytes()]),
+        })
+    }
+}
 
 /// `spec.template` of a workload.
 #[derive(Clone)]
@@ -29,13 +50,13 @@ pub struct Template {
     pub annotations: Labels,
     /// Finalizers of the pods to come.
     pub finalizers: Vec<Symbol>,
-    spec: Arc<RawValue>,
+    spec: Arc<Spec>,
 }
 
 impl Template {
     /// The pod spec, to be spliced into a body.
     pub fn spec(&self) -> Json {
-        Json::Raw(Arc::clone(&self.spec))
+        Json::Raw(Arc::clone(&self.spec.raw))
     }
 
     /// The pod spec as the server sent it.
@@ -67,6 +88,9 @@ impl Template {
     fn same_spec(&self, other: &Template) -> bool {
         if Arc::ptr_eq(&self.spec, &other.spec) || self.spec.get() == other.spec.get() {
             return true;
+        }
+        if self.spec.digest() != other.spec.digest() {
+            return false;
         }
         match (normal_form(self.spec.get()), normal_form(other.spec.get())) {
             (Some(a), Some(b)) => a == b,
@@ -145,7 +169,7 @@ fn prune(value: &mut Value) {
     }
 }
 
-impl SameAs<str> for RawValue {
+impl SameAs<str> for Spec {
     fn same_as(&self, other: &str) -> bool {
         self.get() == other
     }
@@ -192,7 +216,9 @@ impl<'de> Deserialize<'de> for Template {
             labels: metadata.labels,
             annotations: metadata.annotations,
             finalizers: metadata.finalizers.unwrap_or_default(),
-            spec: SPECS.intern(fnv64(&[text.as_bytes()]), text.as_str(), || Arc::from(spec)),
+            spec: SPECS.intern(fnv64(&[text.as_bytes()]), text.as_str(), || {
+                Arc::new(Spec { raw: Arc::from(spec), digest: OnceLock::new() })
+            }),
         })
     }
 }
