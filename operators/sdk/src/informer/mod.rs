@@ -5,6 +5,28 @@
 //!
 //! An informer runs whether or not anyone reads its store. Subscribers are told of every change after the store
 //! shows it; those who come late are told of the present content first.
+//!
+//! ```no_run
+//! use trysail_sdk::{
+//!     client::{Client, Options},
+//!     core::{View, pod::Pod, resource::PODS},
+//!     informer::{Event, Handle, Informers, Scope},
+//! };
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new(&kube::Config::infer().await?, Options::default())?;
+//! let informers = Informers::new(client, Default::default());
+//! let pods: Handle<Pod> = informers.informer(PODS, Scope::all());
+//! let subscription = pods.subscribe(|event| match event {
+//!     Event::Applied { new, .. } => println!("{:?} is {:?}", new.meta.key, new.phase),
+//!     Event::Deleted { last } => println!("{:?} is gone", last.meta.key),
+//! });
+//! pods.wait_synced().await;
+//! println!("{} pods in default", pods.store().in_namespace("default").len());
+//! subscription.cancel();
+//! # Ok(())
+//! # }
+//! ```
 
 mod backoff;
 mod event;

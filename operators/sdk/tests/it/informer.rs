@@ -495,3 +495,44 @@ async fn subscribers_come_and_go_and_may_fail() {
     assert_eq!(next(&mut told).await, "new two");
     informers.remove(&maps);
 }
+
+/// Between the objects of a streamed list live events may come: they say nothing about what was not listed yet.
+#[tokio::test]
+async fn a_list_under_way_promises_nothing() {
+    let (feed, lines) = futures::channel::mpsc::unbounded::<String>();
+    let lines = Arc::new(Mutex::new(Some(lines)));
+    let client = wire::scripted(client::Options::default(), move |_| {
+        let lines = lines.lock().unwrap().take();
+        async move {
+            let frames = futures::StreamExt::map(lines.ok_or("one watch is enough")?, |line| {
+                Ok::<_, BoxError>(http_body::Frame::data(bytes::Bytes::from(line)))
+            });
+            Ok(Response::new(BodyExt::boxed_unsync(StreamBody::new(frames))))
+        }
+        .boxed()
+    });
+    let send = |kind: &str, name: &str, version: u64, annotation: &str| {
+        let object = json!({"metadata": {"name": name, "namespace": "n", "uid": name,
+            "resourceVersion": version.to_string(), "annotations": {annotation: "true"}}});
+        feed.unbounded_send(json!({"type": kind, "object": object}).to_string() + "\n").unwrap();
+    };
+    let informers = Informers::new(client, Options::default());
+    let maps: Handle<Picky> = informers.informer(CONFIG_MAPS, Scope::all());
+    let mut told = listen(&maps);
+    send("ADDED", "a", 10, "");
+    send("ADDED", "b", 90, "");
+    send("DELETED", "a", 95, "");
+    send("BOOKMARK", "", 96, "some.other/annotation");
+    for expected in ["new a", "new b", "deleted a"] {
+        assert_eq!(next(&mut told).await, expected);
+    }
+    send("ADDED", "c", 20, "");
+    assert_eq!(next(&mut told).await, "new c");
+    assert_eq!((maps.store().last_version(), maps.store().is_synced()), (0, false));
+    send("BOOKMARK", "", 97, "k8s.io/initial-events-end");
+    timeout(SOON, maps.wait_synced()).await.unwrap();
+    assert_eq!(maps.store().last_version(), 97);
+    send("DELETED", "c", 98, "");
+    assert_eq!(next(&mut told).await, "deleted c");
+    assert_eq!(maps.store().last_version(), 98);
+}

@@ -19,7 +19,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
     pub(super) fn line(&mut self, line: &[u8], listing: &mut Option<Listing>) -> Result<(), Failure> {
         match frame::decode::<T>(line)? {
             Frame::Applied(object) => self.applied(object, *listing),
-            Frame::Deleted(object) => self.deleted(object),
+            Frame::Deleted(object) => self.deleted(object, *listing),
             Frame::Unreadable { deleted, object } => self.unreadable(object, deleted, *listing),
             Frame::Error(status) => return Err(Failure::Ended(status)),
             Frame::Unknown => tracing::debug!(resource = %self.shared.resource, "unknown watch event"),
@@ -62,17 +62,20 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         self.tell_listeners(left.as_ref(), listing.is_none().then_some(version));
     }
 
-    fn deleted(&mut self, object: T) {
+    fn deleted(&mut self, object: T, listing: Option<Listing>) {
         let shared = &*self.shared;
         let (key, uid, version) = (object.key(), object.uid(), object.resource_version());
         shared.subscribers.change(|tell| {
             let held = shared.store.remove(&key, version);
-            shared.store.advance(version);
+            // While a list is under way, not everything before this has been seen.
+            if listing.is_none() {
+                shared.store.advance(version);
+            }
             if held.is_some() {
                 tell(Event::Deleted { last: Arc::new(object) });
             }
         });
-        self.tell_listeners(Some(&uid), Some(version));
+        self.tell_listeners(Some(&uid), listing.is_none().then_some(version));
     }
 
     pub(super) fn unreadable(&mut self, object: Unreadable, deleted: bool, listing: Option<Listing>) {
