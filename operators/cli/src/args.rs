@@ -150,6 +150,7 @@ pub(crate) struct Image {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Logs {
     #[command(flatten)]
     pub(crate) workload: Workload,
@@ -220,6 +221,7 @@ pub(crate) struct Why {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags are independent of each other")]
 pub(crate) struct Uninstall {
     /// Remove the objects of Trysail's kinds and the CustomResourceDefinitions; without it, only tell what there is
     #[arg(long)]
@@ -260,7 +262,8 @@ mod tests {
     #[test]
     fn the_help_is_this() {
         fn collect(command: &mut clap::Command, path: &str, text: &mut String) {
-            *text += &format!("===== {path}\n{}\n", command.render_long_help());
+            let help = command.render_long_help().to_string();
+            text.extend(["===== ", path, "\n", &help, "\n"]);
             let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
             for name in names.iter().filter(|name| *name != "help") {
                 if let Some(sub) = command.find_subcommand_mut(name) {

@@ -99,12 +99,12 @@ impl Cluster {
 
     /// Every object of the namespace that the label selector matches.
     pub(crate) async fn list(&self, resource: Resource, selector: &str) -> Result<Vec<Value>, Failure> {
-        parse_all(self.list_raw(resource, selector).await?)
+        Ok(parse_all(&self.list_raw(resource, selector).await?))
     }
 
     /// Every object of the cluster.
     pub(crate) async fn list_everywhere(&self, resource: Resource) -> Result<Vec<Value>, Failure> {
-        parse_all(self.list_at(resource.path(None, None, None), resource, "").await?)
+        Ok(parse_all(&self.list_at(resource.path(None, None, None), resource, "").await?))
     }
 
     async fn list_at(
@@ -192,9 +192,9 @@ impl Cluster {
     }
 }
 
-fn parse_all(objects: Vec<Box<RawValue>>) -> Result<Vec<Value>, Failure> {
+fn parse_all(objects: &[Box<RawValue>]) -> Vec<Value> {
     // A RawValue was checked when it was read: this cannot fail on what a server sent.
-    Ok(objects.iter().filter_map(|object| serde_json::from_str(object.get()).ok()).collect())
+    objects.iter().filter_map(|object| serde_json::from_str(object.get()).ok()).collect()
 }
 
 async fn load(connection: &Connection) -> Result<Config> {

@@ -19,7 +19,7 @@ pub(crate) struct Attempt {
 /// A request that failed, and how.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    attempt: Attempt,
+    attempt: Box<Attempt>,
     pub(crate) cause: Cause,
 }
 
@@ -82,7 +82,7 @@ impl Attempt {
 
     /// With a cause known already.
     pub(crate) fn because(self, cause: Cause) -> Failure {
-        Failure { attempt: self, cause }
+        Failure { attempt: Box::new(self), cause }
     }
 }
 
@@ -102,7 +102,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Attempt { verb, resource, namespace, name, server } = &self.attempt;
+        let Attempt { verb, resource, namespace, name, server } = &*self.attempt;
         let kind = qualified(*resource);
         let subject = name.as_ref().map_or_else(|| kind.clone(), |name| format!("{kind} \"{name}\""));
         let place = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
@@ -123,7 +123,6 @@ impl fmt::Display for Failure {
             Cause::Conflict(message) => {
                 write!(f, "cannot {verb} {subject}{place}: {message}; it changed in the meantime, try again")
             }
-            Cause::Refused(message) => write!(f, "cannot {verb} {subject}{place}: {message}"),
             Cause::Unauthorized(message) => write!(
                 f,
                 "the API server {server} does not accept your credentials: {message}\n  log in again, or choose \
@@ -134,7 +133,9 @@ impl fmt::Display for Failure {
                 "cannot reach the API server {server}: {message}\n  is the cluster up, and is this the right \
                  --context? `kubectl config current-context` tells which one is used"
             ),
-            Cause::Other(message) => write!(f, "cannot {verb} {subject}{place}: {message}"),
+            Cause::Refused(message) | Cause::Other(message) => {
+                write!(f, "cannot {verb} {subject}{place}: {message}")
+            }
         }
     }
 }

@@ -28,9 +28,10 @@ pub(crate) async fn run(cluster: &Cluster, args: Logs) -> Result<()> {
     for pod in chosen {
         let pod = pods::typed(pod)?;
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let containers = match args.all_containers {
-            true => pods::containers(&pod),
-            false => vec![pods::container(&pod, args.container.as_deref())?],
+        let containers = if args.all_containers {
+            pods::containers(&pod)
+        } else {
+            vec![pods::container(&pod, args.container.as_deref())?]
         };
         sources.extend(containers.into_iter().map(|container| (name.clone(), container)));
     }

@@ -9,6 +9,8 @@ mod cluster;
 mod edit;
 mod exec;
 mod failure;
+#[cfg(test)]
+mod fake;
 mod image;
 mod kind;
 mod logs;

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_pod_most_likely_to_answer_comes_first() {
-        let mut pods = vec![
+        let mut pods = [
             pod("f-pending", "Pending", false, &json!({"spec.nodeName": ""})),
             pod("g-failed", "Failed", false, &json!({})),
             pod("h-leaving", "Running", true, &json!({"metadata.deletionTimestamp": "2026-01-01T01:00:00Z"})),

@@ -160,7 +160,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::failure::Attempt;
+    use crate::{failure::Attempt, fake::Fake};
 
     fn failed(face: Face, cause: Cause) -> Read {
         let attempt = Attempt::new("get", Kind::Deployment.resource(face), "shop", "https://h/").name("web");
@@ -194,5 +194,46 @@ mod tests {
         cannot get deployments.apps "web" in namespace shop: no
           your role needs the verb "get" on deployments.apps
         "#);
+    }
+
+    const WEB: &str = "/apis/apps.trysail.dev/v1/namespaces/shop/deployments/web";
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// A change that was wished for on an old reading is wished for again on a new one, never forced.
+    #[test]
+    fn a_conflict_is_met_by_reading_and_wishing_again() {
+        let fake =
+            Fake::with([(WEB, json!({"metadata": {"name": "web", "uid": "u"}, "spec": {"replicas": 1}}))]);
+        fake.refuse_writes(2);
+        let mut seen = Vec::new();
+        runtime().block_on(async {
+            let cluster = fake.cluster();
+            let arg = KindArg { kind: Kind::Deployment, face: None };
+            let mut target = Target::find(&cluster, arg, "web").await.unwrap();
+            assert_eq!(target.face, Face::Crd, "only that face has the name");
+            let wish = async |object: &Value| {
+                seen.push(object["metadata"]["resourceVersion"].clone());
+                Ok(Some(crate::rollout::change::pause(object)?))
+            };
+            assert_eq!(target.change(&cluster, "m", DryRun::None, wish).await.unwrap(), Changed::Yes);
+        });
+        assert_eq!(seen.len(), 3);
+        assert_eq!(fake.get(WEB).unwrap()["spec"], json!({"replicas": 1, "paused": true}));
+    }
+
+    #[test]
+    fn a_client_side_dry_run_writes_nothing() {
+        let fake = Fake::with([(WEB, json!({"metadata": {"name": "web", "uid": "u"}}))]);
+        runtime().block_on(async {
+            let cluster = fake.cluster();
+            let arg = KindArg { kind: Kind::Deployment, face: Some(Face::Crd) };
+            let mut target = Target::find(&cluster, arg, "web").await.unwrap();
+            let wish = async |object: &Value| crate::rollout::change::pause(object).map(Some);
+            assert_eq!(target.change(&cluster, "m", DryRun::Client, wish).await.unwrap(), Changed::Yes);
+        });
+        assert!(fake.writes().is_empty(), "{:?}", fake.writes());
     }
 }

@@ -39,7 +39,7 @@ pub(crate) fn yaml(value: &Value) -> Result<String> {
 
 /// Indents every line.
 pub(crate) fn indented(text: &str, by: usize) -> String {
-    text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
+    text.lines().flat_map(|line| [" ".repeat(by), line.to_owned(), "\n".to_owned()]).collect()
 }
 
 /// `1 pod`, `2 pods`.

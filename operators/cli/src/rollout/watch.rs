@@ -89,12 +89,22 @@ fn whole(object: &DynamicObject) -> Result<Value> {
     Ok(serde_json::to_value(object)?)
 }
 
-/// How reports reach the reader: redrawn in place on a terminal, line by line elsewhere, JSON for machines.
+/// How reports reach the reader.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// Redrawn in place on a terminal.
+    Live,
+    /// A line per sentence.
+    Lines,
+    /// A JSON document per line and change.
+    Json,
+}
+
+/// Tells the reader what has changed.
 struct Teller {
     printed: String,
     native: bool,
-    json: bool,
-    terminal: bool,
+    style: Style,
     started: Instant,
     changed: Instant,
     hinted: bool,
@@ -104,12 +114,15 @@ struct Teller {
 
 impl Teller {
     fn new(target: &Target, args: &Status) -> Self {
-        let json = args.output == Some(Output::Json);
+        let style = match args.output {
+            Some(Output::Json) => Style::Json,
+            None if args.watch && io::stdout().is_terminal() => Style::Live,
+            None => Style::Lines,
+        };
         Self {
             printed: target.printed(),
             native: target.face == Face::Native,
-            json,
-            terminal: !json && args.watch && io::stdout().is_terminal(),
+            style,
             started: Instant::now(),
             changed: Instant::now(),
             hinted: false,
@@ -135,10 +148,10 @@ impl Teller {
         let same_sentence = self.last.as_ref().is_some_and(|last| last.message == report.message);
         self.changed = Instant::now();
         self.hinted = false;
-        if self.json {
-            out(&format!("{}\n", report.to_json(object)))?;
-        } else if !self.terminal && !same_sentence {
-            out(&format!("{}\n", report.message))?;
+        match self.style {
+            Style::Json => out(&format!("{}\n", report.to_json(object)))?,
+            Style::Lines if !same_sentence => out(&format!("{}\n", report.message))?,
+            Style::Lines | Style::Live => {}
         }
         self.last = Some(report);
         self.draw()?;
@@ -158,7 +171,7 @@ impl Teller {
     }
 
     fn draw(&self) -> Result<()> {
-        if let Some(report) = self.last.as_ref().filter(|_| self.terminal) {
+        if let Some(report) = self.last.as_ref().filter(|_| self.style == Style::Live) {
             out(&format!("\r\x1b[K{}", report.live(&self.printed, self.started.elapsed())))?;
         }
         Ok(())
@@ -166,7 +179,7 @@ impl Teller {
 
     /// Leaves an empty line on a terminal for what is printed next.
     fn clear(&self) -> Result<()> {
-        if self.terminal {
+        if self.style == Style::Live {
             io::stdout().write_all(b"\r\x1b[K")?;
             io::stdout().flush()?;
         }
@@ -176,7 +189,7 @@ impl Teller {
     /// The last sentence stays on the terminal.
     fn finish(&self) -> Result<()> {
         self.clear()?;
-        if self.terminal {
+        if self.style == Style::Live {
             out(&format!("{}\n", self.last_message()))?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use std::fmt;
 use serde_json::Value;
 use trysail_core::Resource;
 
-use crate::text::count;
+use crate::text::{count, indented};
 
 /// The API groups of Trysail's workload kinds.
 pub(super) const GROUPS: [&str; 3] = ["apps.trysail.dev", "batch.trysail.dev", "autoscaling.trysail.dev"];
@@ -144,11 +144,12 @@ impl Purge<'_> {
 
     /// What is there, for `uninstall` without `--purge`.
     pub(super) fn inventory(&self) -> String {
-        let mut text = String::new();
-        for Definition { name, objects, .. } in self.definitions {
-            text += &format!("  {name}: {}\n", count(objects.len(), "object"));
-        }
-        text + &format!("  {} owned by them\n", count(self.pods, "pod"))
+        let lines = self
+            .definitions
+            .iter()
+            .map(|definition| format!("{}: {}", definition.name, count(definition.objects.len(), "object")));
+        let lines: Vec<_> = lines.chain([format!("{} owned by them", count(self.pods, "pod"))]).collect();
+        indented(&lines.join("\n"), 2)
     }
 }
 
@@ -260,7 +261,9 @@ mod tests {
         let mut definitions = definitions();
         assert!(Purge { definitions: &definitions, pods: 3, fate: Fate::Unsaid }.needs_fate());
         assert!(!Purge { definitions: &definitions, pods: 3, fate: Fate::Delete }.needs_fate());
-        definitions.iter_mut().for_each(|definition| definition.objects.clear());
+        for definition in &mut definitions {
+            definition.objects.clear();
+        }
         assert!(!Purge { definitions: &definitions, pods: 0, fate: Fate::Unsaid }.needs_fate());
     }
 

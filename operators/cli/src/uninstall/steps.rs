@@ -245,3 +245,130 @@ async fn delete_definition(cluster: &Cluster, definition: &Definition, deadline:
     }
     Ok(out(&format!("deleted the CustomResourceDefinition {}\n", definition.name))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fake::Fake, uninstall::definitions};
+
+    const CRD: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    const WEB: &str = "/apis/apps.trysail.dev/v1/namespaces/shop/deployments/web";
+    const POD: &str = "/api/v1/namespaces/shop/pods/web-a-1";
+    const FOREIGN: &str = "/api/v1/namespaces/shop/pods/other";
+
+    fn crd(kind: &str) -> Value {
+        let plural = format!("{}s", kind.to_lowercase());
+        json!({"metadata": {"name": format!("{plural}.apps.trysail.dev"), "uid": kind},
+            "spec": {"group": "apps.trysail.dev", "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": "v1", "served": true}]}})
+    }
+
+    fn object(name: &str, owner: Option<(&str, &str, &str)>) -> Value {
+        let owners = owner.map(|(group, kind, uid)| {
+            json!([{"apiVersion": format!("{group}/v1"), "kind": kind, "name": uid, "uid": uid, "controller": true}])
+        });
+        json!({"metadata": {"name": name, "namespace": "shop", "uid": name, "ownerReferences": owners}})
+    }
+
+    fn cluster_with_a_live_deployment() -> Fake {
+        let own = "apps.trysail.dev";
+        let mut web = object("web", None);
+        web["metadata"]["finalizers"] = json!(["trysail.dev/of-the-manager"]);
+        Fake::with([
+            (
+                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/replicasets.apps.trysail.dev",
+                crd("ReplicaSet"),
+            ),
+            (
+                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/deployments.apps.trysail.dev",
+                crd("Deployment"),
+            ),
+            (WEB, web),
+            (
+                "/apis/apps.trysail.dev/v1/namespaces/shop/replicasets/web-a",
+                object("web-a", Some((own, "Deployment", "web"))),
+            ),
+            (POD, object("web-a-1", Some((own, "ReplicaSet", "web-a")))),
+            ("/apis/apps/v1/namespaces/shop/replicasets/native", object("native", None)),
+            (FOREIGN, object("other", Some(("apps", "ReplicaSet", "native")))),
+        ])
+    }
+
+    fn purge(fake: &Fake, fate: Fate) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let cluster = fake.cluster().in_namespace("");
+            let definitions = definitions(&cluster).await?;
+            assert_eq!(definitions.len(), 2);
+            execute(&cluster, &definitions, fate, Duration::from_secs(5)).await
+        })
+    }
+
+    /// The collector of this server lets an owner go without having seen its children, then deletes them.
+    #[test]
+    fn released_pods_outlive_a_collector_that_lags() {
+        let fake = cluster_with_a_live_deployment();
+        let foreign = fake.get(FOREIGN);
+        purge(&fake, Fate::Orphan).unwrap();
+        let pod = fake.get(POD).expect("the pod still runs");
+        assert_eq!(pod["metadata"]["ownerReferences"], json!([]));
+        assert_eq!(fake.get(FOREIGN), foreign, "pods of others are not touched");
+        for gone in [
+            WEB,
+            &format!("{CRD}/deployments.apps.trysail.dev"),
+            &format!("{CRD}/replicasets.apps.trysail.dev"),
+        ] {
+            assert_eq!(fake.get(gone), None, "{gone}");
+        }
+    }
+
+    #[test]
+    fn pods_go_when_that_is_said_and_those_of_others_stay() {
+        let fake = cluster_with_a_live_deployment();
+        purge(&fake, Fate::Delete).unwrap();
+        assert_eq!(fake.get(POD), None);
+        assert!(fake.get(FOREIGN).is_some());
+        let writes = fake.writes();
+        let at = |path: &str| writes.iter().position(|write| write == &format!("DELETE {path}"));
+        assert!(at(WEB) < at(&format!("{CRD}/deployments.apps.trysail.dev")), "{writes:?}");
+    }
+
+    /// An interrupted run leaves owners held; the next one must not let them go before their pods are released.
+    #[test]
+    fn a_second_run_finishes_what_the_first_began() {
+        let fake = cluster_with_a_live_deployment();
+        // The first run gets as far as holding and deleting the Deployment.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let cluster = fake.cluster().in_namespace("");
+            let deployments = &definitions(&cluster).await.unwrap()[0];
+            let found = objects(&cluster, deployments).await.unwrap();
+            finalizers(&cluster, deployments.resource, &found[0], hold).await.unwrap();
+            delete_all(&cluster, deployments, &found, PropagationPolicy::Orphan).await.unwrap();
+        });
+        assert!(fake.get(WEB).is_some(), "held");
+        purge(&fake, Fate::Orphan).unwrap();
+        assert!(fake.get(POD).is_some());
+        assert_eq!(fake.get(WEB), None);
+    }
+
+    #[test]
+    fn what_is_held_by_others_is_named_when_time_is_up() {
+        let mut held = object("web", None);
+        held["metadata"]["finalizers"] = json!(["example.com/backup"]);
+        let fake = Fake::with([
+            (
+                "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/deployments.apps.trysail.dev",
+                crd("Deployment"),
+            ),
+            (WEB, held),
+        ]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async {
+            let cluster = fake.cluster().in_namespace("");
+            let definitions = definitions(&cluster).await.unwrap();
+            execute(&cluster, &definitions, Fate::Delete, Duration::ZERO).await.unwrap_err()
+        });
+        assert!(error.to_string().contains("shop/web (held by example.com/backup)"), "{error}");
+    }
+}

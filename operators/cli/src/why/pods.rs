@@ -54,6 +54,9 @@ fn judge(pod: &Value) -> Option<Troubled> {
     for list in ["initContainerStatuses", "containerStatuses"] {
         reasons.extend(status[list].as_array().into_iter().flatten().filter_map(container));
     }
+    if reasons.is_empty() && pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty() {
+        reasons.push("not scheduled yet: no scheduler has taken it up".to_owned());
+    }
     if reasons.is_empty() {
         let said = condition(status, "Ready").and_then(|condition| condition["message"].as_str());
         let phase = status["phase"].as_str().unwrap_or("Pending");
@@ -116,7 +119,7 @@ mod tests {
     use super::*;
 
     fn said(status: &Value) -> String {
-        judge(&json!({"metadata": {"name": "p"}, "status": status}))
+        judge(&json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1"}, "status": status}))
             .map_or("fine".to_owned(), |pod| pod.reasons.join(" | "))
     }
 
@@ -148,6 +151,12 @@ mod tests {
         Evicted: The node was low on resource: memory.
         Pending, not ready
         "#);
+    }
+
+    #[test]
+    fn a_pod_without_a_node_waits_for_a_scheduler() {
+        let pod = json!({"metadata": {"name": "p"}, "status": {"phase": "Pending"}});
+        assert_eq!(judge(&pod).unwrap().reasons, ["not scheduled yet: no scheduler has taken it up"]);
     }
 
     #[test]

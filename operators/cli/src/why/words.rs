@@ -3,7 +3,11 @@
 use std::fmt;
 
 use serde_json::{Value, json};
-use trysail_core::{Action, Plan, condition::Conditions, plan::Verb};
+use trysail_core::{
+    Action, Plan,
+    condition::Conditions,
+    plan::{Verb, WaitingOn},
+};
 
 use super::pods::Troubled;
 
@@ -33,7 +37,7 @@ pub(super) struct Answer {
 impl Findings {
     /// Reads a plan.
     pub(super) fn of<M>(printed: String, plan: &Plan<M>, observed: bool, conditions: &Conditions) -> Self {
-        let mut waiting_on: Vec<String> = plan.waiting_on.iter().map(ToString::to_string).collect();
+        let mut waiting_on: Vec<String> = plan.waiting_on.iter().map(waiting).collect();
         if !observed && plan.is_idle() && waiting_on.is_empty() {
             waiting_on.push("its controller to act on the last change".to_owned());
         }
@@ -70,6 +74,15 @@ fn failed_conditions(conditions: &Conditions) -> impl Iterator<Item = String> {
         .into_iter()
         .filter_map(|(kind, bad)| conditions.get(kind).filter(|condition| condition.status == bad))
         .map(|condition| format!("{} ({}): {}", condition.kind, condition.reason, condition.message))
+}
+
+fn waiting(on: &WaitingOn) -> String {
+    match on {
+        WaitingOn::Paused => {
+            "you: it is paused, and `trysail rollout resume` lets the rollout go on".to_owned()
+        }
+        on => on.to_string(),
+    }
 }
 
 fn action(action: &Action) -> String {
@@ -142,7 +155,7 @@ mod tests {
     use trysail_core::{
         Face, Key, Resource,
         condition::Condition,
-        plan::{EventNote, Target, WaitingOn},
+        plan::{EventNote, Target},
     };
 
     use super::*;
@@ -163,6 +176,7 @@ mod tests {
         plan.wave(vec![patch(None, "2 pods are wanted")]);
         plan.wave(vec![patch(Some("status"), "")]);
         plan.waiting_on.push(WaitingOn::Pods { state: "available", have: 1, want: 3 });
+        plan.waiting_on.push(WaitingOn::Paused);
         plan.events.push(EventNote::warning("FailedCreate", "quota"));
         plan.events.push(EventNote::normal("ScalingReplicaSet", "not told: it did not happen"));
         plan.requeue_by(now);
@@ -182,6 +196,7 @@ mod tests {
         deployment.apps.trysail.dev/web
           waits for:
             1 of 3 pods available
+            you: it is paused, and `trysail rollout resume` lets the rollout go on
           has failed:
             Progressing (ProgressDeadlineExceeded): too late
             FailedCreate: quota
@@ -220,7 +235,8 @@ mod tests {
             }
           ],
           "waitingOn": [
-            "1 of 3 pods available"
+            "1 of 3 pods available",
+            "you: it is paused, and `trysail rollout resume` lets the rollout go on"
           ],
           "workload": "deployment.apps.trysail.dev/web",
           "wouldDo": [

@@ -1,0 +1,198 @@
+//! An API server in memory, for tests of what is sent and in which order. It keeps objects by path and knows merge
+//! patches, preconditions, finalizers, and a garbage collector of the least helpful kind: one that has not seen any
+//! owner's children when it lets the owner go, and sees all of them afterwards.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use http::{Method, Request, Response, StatusCode};
+use kube::{
+    Client,
+    client::Body,
+    core::{Status, response::StatusDetails},
+};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+
+/// Objects by path, such as `/api/v1/namespaces/shop/pods/a`.
+#[derive(Clone, Default)]
+pub(crate) struct Fake(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    version: u64,
+    log: Vec<String>,
+    conflicts: usize,
+}
+
+impl Fake {
+    /// Holds these objects.
+    pub(crate) fn with(objects: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+        let fake = Self::default();
+        for (path, object) in objects {
+            let mut state = fake.state();
+            state.put(path, object);
+        }
+        fake
+    }
+
+    pub(crate) fn cluster(&self) -> Cluster {
+        let fake = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let fake = fake.clone();
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect_bytes().await?;
+                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+                Ok::<_, kube::Error>(fake.state().answer(&parts.method, &parts.uri, &body))
+            }
+        });
+        Cluster::with_client(Client::new(service, "shop"))
+    }
+
+    /// The next writes are refused, as if someone else had been faster.
+    pub(crate) fn refuse_writes(&self, times: usize) {
+        self.state().conflicts = times;
+    }
+
+    /// The object at that path.
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        self.state().objects.get(path).cloned()
+    }
+
+    /// Writes, in order, as `PATCH /path`.
+    pub(crate) fn writes(&self) -> Vec<String> {
+        self.state().log.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn put(&mut self, path: &str, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        self.objects.insert(path.to_owned(), object);
+    }
+
+    fn answer(&mut self, method: &Method, uri: &http::Uri, body: &Value) -> Response<Body> {
+        let path = uri.path().to_owned();
+        if *method != Method::GET {
+            self.log.push(format!("{method} {path}"));
+            if self.conflicts > 0 {
+                self.conflicts -= 1;
+                return refusal(StatusCode::CONFLICT, &path);
+            }
+        }
+        let Some(object) = self.objects.get(&path).cloned() else {
+            let last = path.rsplit('/').next().unwrap_or_default();
+            let is_collection = last.ends_with('s') && *method == Method::GET;
+            return if is_collection {
+                self.list(last, &path)
+            } else {
+                refusal(StatusCode::NOT_FOUND, &path)
+            };
+        };
+        let expected = if *method == Method::DELETE { &body["preconditions"] } else { &body["metadata"] };
+        for field in ["resourceVersion", "uid"] {
+            if expected[field].is_string() && expected[field] != object["metadata"][field] {
+                return refusal(StatusCode::CONFLICT, &path);
+            }
+        }
+        let mut after = object;
+        match *method {
+            Method::PATCH => {
+                merge(&mut after, body);
+                self.put(&path, after.clone());
+            }
+            Method::DELETE => {
+                let metadata = &mut after["metadata"];
+                metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                if body["propagationPolicy"] == "Orphan" {
+                    let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
+                    finalizers.push("orphan".into());
+                    metadata["finalizers"] = finalizers.into();
+                }
+                self.put(&path, after.clone());
+            }
+            _ => {}
+        }
+        if *method != Method::GET {
+            self.collect();
+        }
+        respond(StatusCode::OK, &after)
+    }
+
+    fn list(&self, plural: &str, path: &str) -> Response<Body> {
+        // `/apis/g/v1/pods` lists every namespace, `/apis/g/v1/namespaces/n/pods` one of them.
+        let prefix = path.split("/namespaces/").next().unwrap_or_default().trim_end_matches(plural);
+        let namespaced = path.contains("/namespaces/").then(|| format!("{path}/"));
+        let items: Vec<&Value> = self
+            .objects
+            .iter()
+            .filter(|(held, _)| {
+                held.starts_with(prefix.trim_end_matches('/')) && held.contains(&format!("/{plural}/"))
+            })
+            .filter(|(held, _)| namespaced.as_ref().is_none_or(|namespaced| held.starts_with(namespaced)))
+            .map(|(_, object)| object)
+            .collect();
+        respond(StatusCode::OK, &json!({"metadata": {}, "items": items}))
+    }
+
+    fn collect(&mut self) {
+        loop {
+            for object in self.objects.values_mut() {
+                let finalizers = object.pointer_mut("/metadata/finalizers");
+                if let Some(finalizers) = finalizers.and_then(Value::as_array_mut) {
+                    finalizers.retain(|name| name != "orphan");
+                }
+            }
+            let before = self.objects.len();
+            self.objects.retain(|_, object| {
+                let held = object["metadata"]["finalizers"].as_array().is_some_and(|names| !names.is_empty());
+                held || !object["metadata"]["deletionTimestamp"].is_string()
+            });
+            let uids: Vec<Value> =
+                self.objects.values().map(|object| object["metadata"]["uid"].clone()).collect();
+            self.objects.retain(|_, object| {
+                let owners = object["metadata"]["ownerReferences"].as_array();
+                owners
+                    .is_none_or(|owners| owners.is_empty() || owners.iter().any(|o| uids.contains(&o["uid"])))
+            });
+            if self.objects.len() == before {
+                return;
+            }
+        }
+    }
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    for (key, change) in patch {
+        if change.is_null() {
+            target.as_object_mut().map(|members| members.remove(key));
+        } else {
+            merge(crate::edit::at(target, &[key]), change);
+        }
+    }
+}
+
+fn refusal(code: StatusCode, path: &str) -> Response<Body> {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let details: StatusDetails = serde_json::from_value(json!({"name": name})).unwrap();
+    let status = Status::failure(code.as_str(), "").with_code(code.as_u16()).with_details(details);
+    respond(code, &serde_json::to_value(status).unwrap())
+}
+
+fn respond(code: StatusCode, body: &Value) -> Response<Body> {
+    Response::builder().status(code).body(Body::from(body.to_string().into_bytes())).unwrap()
+}
