@@ -3,7 +3,8 @@
 //! - **No overshoot.** A controller creates a pod only while the pods of its Deployment that are neither finished
 //!   nor terminating number fewer than `replicas + maxSurge`, and those of its ReplicaSet fewer than `replicas`.
 //! - **Availability.** A controller deletes an available pod of a rolling Deployment only if
-//!   `replicas − maxUnavailable` others are available.
+//!   `replicas − maxUnavailable` others are available. A pod that became available only after the ReplicaSet's
+//!   status was written by which its size was decided does not count: nobody could know.
 //! - **No overlap.** With `Recreate`, no pod is created while one of another ReplicaSet has not ended.
 //!
 //! A user may change the spec while controllers act on the one before: until the cluster is [settled], the most
@@ -13,8 +14,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use serde_json::Value;
-use trysail_core::{Resource, Uid, pod::Pod, resource::PODS};
+use trysail_core::{Resource, Uid, condition::whole_seconds, pod::Pod, resource::PODS};
 use trysail_workloads::views::{Deployment, ReplicaSet, Strategy};
 
 use crate::cluster::{Cluster, Writer};
@@ -33,8 +35,13 @@ pub struct Invariants {
     /// Pods fall ill by themselves in this test: a deletion decided before one did may then take one too many,
     /// as it may for any controller that is not alone in the world.
     pub pods_fall_ill: bool,
+    /// Views lag in this test, so that a size may be decided by any earlier status.
+    pub views_lag: bool,
     deployments: BTreeMap<Uid, Bounds>,
     sets: BTreeMap<Uid, i64>,
+    /// When each ReplicaSet's status was last written, and when it was as its size was last reduced.
+    reported: BTreeMap<Uid, Timestamp>,
+    decided: BTreeMap<Uid, Timestamp>,
     violations: Vec<String>,
 }
 
@@ -71,6 +78,9 @@ impl Invariants {
                 for value in before.into_iter().chain(after) {
                     self.remember_set(value);
                 }
+                if let (Some(before), Some(after)) = (before, after) {
+                    self.remember_decision(before, after, cluster.now);
+                }
             }
             "pods" if writer == Writer::Controller => match (before, after) {
                 (None, Some(pod)) => self.created(cluster, pod),
@@ -97,6 +107,16 @@ impl Invariants {
         let Some(set) = read::<ReplicaSet>(value) else { return };
         let held = self.sets.entry(set.meta.uid).or_insert(0);
         *held = (*held).max(i64::from(set.replicas));
+    }
+
+    fn remember_decision(&mut self, before: &Value, after: &Value, now: Timestamp) {
+        let uid = Uid::from(after["metadata"]["uid"].as_str().unwrap_or_default());
+        if before["status"] != after["status"] {
+            self.reported.insert(uid, now);
+        } else if before["spec"]["replicas"].as_i64() > after["spec"]["replicas"].as_i64() {
+            let reported = self.reported.get(&uid).copied().unwrap_or(now);
+            self.decided.insert(uid, reported);
+        }
     }
 
     fn created(&mut self, cluster: &Cluster, value: &Value) {
@@ -128,9 +148,14 @@ impl Invariants {
         let family = Family::of(cluster, &pod);
         let Some(deployment) = &family.deployment else { return };
         let bounds = self.bounds(deployment);
-        let is_available = |pod: &Pod| pod.is_available(deployment.min_ready_seconds, cluster.now);
-        let left = family.active.iter().filter(|other| is_available(other)).count() as i64;
-        if !self.pods_fall_ill && is_available(&pod) && left < bounds.min_available {
+        let is_available = |pod: &Pod, at| pod.is_available(deployment.min_ready_seconds, at);
+        let left = family.active.iter().filter(|other| is_available(other, cluster.now)).count() as i64;
+        let decided = pod.meta.controller.as_ref().and_then(|set| self.decided.get(set)).copied();
+        let decided = decided.unwrap_or(cluster.now);
+        let was_available = is_available(&pod, decided)
+            && pod.ready_since.is_some_and(|since| since < whole_seconds(decided));
+        let is_exempt = self.pods_fall_ill || self.views_lag;
+        if !is_exempt && was_available && left < bounds.min_available {
             self.report(&pod, format!("{left} pods left available of {}", bounds.min_available));
         }
     }

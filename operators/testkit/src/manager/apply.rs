@@ -56,6 +56,8 @@ impl Outcome {
             Some(at) => held.wake_at.insert(key.clone(), at),
             None => held.wake_at.remove(key),
         };
+        // A refusal is looked at again at once: its condition has to be written.
+        let news = usize::from(self.refused.is_some());
         let before = held.refusals.remove(uid);
         // A refusal stands until an action of the same kind succeeds: a status write says nothing about quota.
         let standing = before.clone().filter(|before| !self.succeeded.contains(&before.action));
@@ -72,7 +74,7 @@ impl Outcome {
         if let Some(refusal) = after {
             held.refusals.insert(uid.clone(), refusal);
         }
-        self.done
+        self.done + news
     }
 }
 

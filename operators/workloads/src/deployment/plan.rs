@@ -15,7 +15,10 @@ use super::{
     progress_deadline, recreate, revision_history, rollback, rolling_update, scaling,
     status::{self, Counts, Report, UPDATE_STATUS},
 };
-use crate::{StatusPace, views::Strategy};
+use crate::{
+    StatusPace,
+    views::{ReplicaSet, Strategy},
+};
 
 /// What is to be done about the ReplicaSets.
 #[derive(Default)]
@@ -234,14 +237,24 @@ fn write_status(
     };
 }
 
+/// The first state that the rollout has not reached, and what holds up the pods that are there already.
 fn waits(fleet: &Fleet<'_>, counts: &Counts) -> Vec<WaitingOn> {
     let want = fleet.deployment.replicas;
-    let ready = fleet.new.and_then(|new| new.status.ready_replicas).unwrap_or(0);
-    let available = fleet.new.and_then(|new| new.status.available_replicas).unwrap_or(0);
-    let states = [("updated", counts.updated), ("ready", ready), ("available", available)];
-    let lacking = states.into_iter().find(|(_, have)| *have < want);
-    let pods = lacking.map(|(state, have)| WaitingOn::Pods { state, have, want });
-    let old = (counts.replicas - counts.updated).max(0);
-    let old = (old > 0 && pods.is_none()).then_some(WaitingOn::Terminating { pods: old });
-    pods.into_iter().chain(old).collect()
+    let of_new = |count: fn(&ReplicaSet) -> Option<i32>| fleet.new.and_then(|new| count(new)).unwrap_or(0);
+    let ready = of_new(|new| new.status.ready_replicas);
+    let available = of_new(|new| new.status.available_replicas);
+    let mut waits = Vec::new();
+    if counts.updated < want {
+        waits.push(WaitingOn::Pods { state: "updated", have: counts.updated, want });
+    }
+    if ready < counts.updated {
+        waits.push(WaitingOn::Pods { state: "ready", have: ready, want: counts.updated });
+    } else if available < counts.updated {
+        waits.push(WaitingOn::Pods { state: "available", have: available, want: counts.updated });
+    }
+    let old = counts.replicas - counts.updated;
+    if old > 0 && waits.is_empty() {
+        waits.push(WaitingOn::Terminating { pods: old });
+    }
+    waits
 }

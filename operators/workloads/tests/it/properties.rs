@@ -158,7 +158,10 @@ impl World {
             Op::Annotate(value) => {
                 self.patch(&json!({"metadata": {"annotations": {"team": value.to_string()}}}));
             }
-            Op::Lag(events) => self.managers.iter_mut().for_each(|manager| manager.set_lag(*events)),
+            Op::Lag(events) => {
+                self.cluster.invariants.views_lag = true;
+                self.managers.iter_mut().for_each(|manager| manager.set_lag(*events));
+            }
             Op::Crash => {
                 for manager in &mut self.managers {
                     manager.crash(&self.cluster);
@@ -292,8 +295,14 @@ fn play(world: &mut World, ops: &[Op]) -> Result<(), TestCaseError> {
     world.no_violation()
 }
 
+/// A few hundred schedules each; `PROPTEST_CASES=20000` for a night's run.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(300), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// Users edit at any moment: no overshoot, no lost availability, and it converges to a fixpoint.
     #[test]
@@ -344,7 +353,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn a_replica_set_survives_a_hostile_cluster(
