@@ -8,12 +8,19 @@ use crate::layout::inside;
 use crate::node_spec::NodeFile;
 use crate::pki::MANAGER_USER;
 
+/// What the manager may do: the output of `trysail-manager rbac`, kept up to date by a test of that program.
+pub(crate) const ACCESS: &str = include_str!("../rbac/native-manager.json");
+
 /// The manager's command line.
 pub(crate) fn manager_args() -> Vec<String> {
     vec![
         "--api=native".to_owned(),
         format!("--controllers={}", NATIVE_CONTROLLERS.join(",")),
         format!("--kubeconfig={}", kubeconfig()),
+        // The Lease, in a namespace that is there from the first moment.
+        "--leader-elect-namespace=kube-system".to_owned(),
+        // On the host's network: for itself alone.
+        "--bind-address=127.0.0.1:8090".to_owned(),
     ]
 }
 

@@ -25,7 +25,7 @@ use crate::process::{ProcessId, daemon, run, run_with_input, write_atomically};
 use crate::progress::Progress;
 use crate::setup::{self, Group};
 use crate::state::{ClusterLock, MachineLock, Phase, State, subnets_in_use};
-use crate::{host_sysctl, manifests, network, node_plan, pki, programs};
+use crate::{host_sysctl, manifests, native_manager, network, node_plan, pki, programs};
 
 /// Name of the process that holds the switch, in paths.
 pub(crate) const SWITCH: &str = "switch";
@@ -258,6 +258,10 @@ impl Start<'_> {
     fn bring_to_ready(self, subnet: Ipv4Addr) -> Result<()> {
         self.progress.run("API server", || self.wait_for_api())?;
         self.progress.run("access rules", || self.apply(&manifests::access(), "super-admin"))?;
+        if self.config.native_manager {
+            self.apply(native_manager::ACCESS, "super-admin")
+                .context("cannot give the manager its permissions")?;
+        }
         for node in self.config.nodes() {
             self.let_join(&node.name)?;
         }

@@ -179,6 +179,20 @@ mod tests {
         assert!(crd.iter().all(|rule| rule.resource != "pods" || !rule.verbs.contains(&"create")));
     }
 
+    /// The cluster of this machine gives the static pod exactly these permissions.
+    #[test]
+    fn the_static_pods_permissions_are_up_to_date() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/cluster/rbac/native-manager.json");
+        let all = [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
+        let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "trysail-manager"});
+        let manifest = manifest(&selection(Api::Native, &all), "kube-system", &user);
+        let text = serde_json::to_string_pretty(&manifest).unwrap() + "\n";
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), text, "run the test again with UPDATE=1");
+    }
+
     #[test]
     fn no_wildcards_and_every_rule_says_why() {
         let all =
