@@ -6,7 +6,6 @@
 
 use std::{fmt, marker::PhantomData};
 
-use kube::Resource as _;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use trysail_core::Key;

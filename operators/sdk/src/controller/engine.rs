@@ -70,9 +70,12 @@ where
     async fn work(self: Arc<Self>) {
         while let Some(item) = self.queue.next().await {
             let span = tracing::info_span!(
-                "reconcile", controller = %self.name, key = %item.key, causes = %item.causes,
-                failures = item.failures,
+                "reconcile", controller = %self.name, key = %item.key, causes = tracing::field::Empty,
             );
+            // Written out for each of thousands of looks only where somebody wants to see that.
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                span.record("causes", tracing::field::display(&item.causes));
+            }
             self.turn(item).instrument(span).await;
         }
     }
@@ -93,11 +96,11 @@ where
             Outcome::Retry => (ReconcileResult::Requeue, Finish::Retry),
             Outcome::Later(delay) => (ReconcileResult::RequeueAfter, Finish::Later(delay)),
             Outcome::Failed(error) => {
-                tracing::warn!(%error, failures = item.failures + 1, "reconcile failed; it is tried again");
+                tracing::warn!(causes = %item.causes, %error, failures = item.failures + 1, "reconcile failed; it is tried again");
                 (ReconcileResult::Error, Finish::Failure)
             }
             Outcome::Terminal(error) => {
-                tracing::error!(%error, "reconcile failed for good; it waits for a change");
+                tracing::error!(causes = %item.causes, %error, "reconcile failed for good; it waits for a change");
                 self.metrics.terminal_error();
                 (ReconcileResult::Error, Finish::Terminal)
             }

@@ -23,7 +23,7 @@ use crate::{
     informer::{Event, Handle},
     manager::{Prepared, Runnable, Services},
     metrics::ControllerMetrics,
-    queue::{Cause, Item, Queue},
+    queue::{Cause, Item, Queue, QueueConfig},
     store::Store,
 };
 
@@ -33,13 +33,14 @@ const SOONEST: Duration = Duration::from_millis(5);
 
 type Observe<P> =
     Box<dyn Fn(&Key, Context<<P as Planner>::Memory>) -> Option<<P as Planner>::Snapshot> + Send + Sync>;
+type Incarnation = Box<dyn Fn(&Key) -> Option<Uid> + Send + Sync>;
 type OnViolation = Box<dyn Fn(&Key, &Violation) -> Vec<Action> + Send + Sync>;
 
 /// What a planned controller watches, and how it reads.
 pub struct Wiring<P: Planner> {
     resource: Resource,
     routes: Vec<Box<dyn Route<Key>>>,
-    uid: Box<dyn Fn(&Key) -> Option<Uid> + Send + Sync>,
+    uid: Incarnation,
     observe: Observe<P>,
     on_violation: Option<OnViolation>,
 }
@@ -107,18 +108,25 @@ type Wire<P> = Box<dyn FnOnce(&Services) -> Wiring<P> + Send>;
 pub struct PlanController<P: Planner> {
     planner: P,
     workers: usize,
+    queue: QueueConfig,
     wire: Wire<P>,
 }
 
 impl<P: Planner> PlanController<P> {
     /// `wire` starts the informers that the planner needs and says how they are read.
     pub fn new(planner: P, wire: impl FnOnce(&Services) -> Wiring<P> + Send + 'static) -> Self {
-        Self { planner, workers: DEFAULT_WORKERS, wire: Box::new(wire) }
+        Self { planner, workers: DEFAULT_WORKERS, queue: QueueConfig::default(), wire: Box::new(wire) }
     }
 
     /// How many keys are worked on at the same time.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// How failing and busy keys are delayed.
+    pub fn queue(mut self, config: QueueConfig) -> Self {
+        self.queue = config;
         self
     }
 }
@@ -135,14 +143,14 @@ impl<P: Planner> Runnable for PlanController<P> {
     }
 
     fn prepare(self: Box<Self>, services: &Services) -> Box<dyn Prepared> {
-        let Self { planner, workers, wire } = *self;
+        let Self { planner, workers, queue, wire } = *self;
         let Wiring { resource, routes, uid, observe, on_violation } = wire(services);
         let name = planner.name();
-        let queue: Queue<Key> = Queue::new(name, &services.metrics);
+        let queue: Queue<Key> = Queue::with_config(name, &services.metrics, queue);
         let woken = queue.clone();
         let gate =
             Gate::new(name, &services.informers, &services.client, services.gates.clone(), move |key| {
-                woken.add(key, Cause::Request("own writes are in the store"));
+                woken.add(&key, Cause::Request("own writes are in the store"));
             });
         let metrics = services.metrics.controller(name);
         let work = PlannedWork {
@@ -165,7 +173,7 @@ impl<P: Planner> Runnable for PlanController<P> {
 struct PlannedWork<P: Planner> {
     planner: P,
     resource: Resource,
-    uid: Box<dyn Fn(&Key) -> Option<Uid> + Send + Sync>,
+    uid: Incarnation,
     observe: Observe<P>,
     on_violation: Option<OnViolation>,
     memories: Memories<P::Memory>,
@@ -288,7 +296,7 @@ impl<P: Planner> PlannedWork<P> {
     /// A plan that breaks an invariant is our own bug: it stops a test, and costs a user one object's progress.
     async fn reject(&self, key: &Key, violation: &Violation) -> Outcome {
         self.metrics.plan_rejected();
-        assert!(!cfg!(debug_assertions), "{violation}");
+        panic_in_tests(violation);
         if let Some(actions) = &self.on_violation {
             let told = apply::apply(&self.applier, &self.gate, key, vec![actions(key, violation)]).await;
             if !told.is_success() {
@@ -296,6 +304,14 @@ impl<P: Planner> PlannedWork<P> {
             }
         }
         Outcome::Failed(violation.to_string())
+    }
+}
+
+/// Caught like any panic, so it costs that key alone; but a test that sees it fails.
+#[expect(clippy::panic, clippy::manual_assert, reason = "a test must not pass over a broken invariant")]
+fn panic_in_tests(violation: &Violation) {
+    if cfg!(debug_assertions) {
+        panic!("{violation}");
     }
 }
 

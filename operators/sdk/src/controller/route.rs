@@ -92,7 +92,7 @@ impl<T: Object> Route<Key> for Mapped<T> {
                     version: object.resource_version(),
                     change,
                 });
-                queue.add_with(key, priority, cause.clone());
+                queue.add_with(&key, priority, cause.clone());
             });
         });
         listing.store(false, Ordering::Release);

@@ -271,7 +271,7 @@ impl Election {
     fn holds(&mut self, lease: Lease, sent: Instant) -> Attempt {
         self.observed = Some(Observed::after(self.observed.take(), lease, Instant::now()));
         self.renewed = Some(sent);
-        self.fence.open_until(sent + (self.config.renew_deadline - self.config.request_timeout));
+        self.fence.open_until(sent + self.config.renew_deadline.saturating_sub(self.config.request_timeout));
         Attempt::Held
     }
 

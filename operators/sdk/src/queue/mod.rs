@@ -43,8 +43,8 @@ pub const LOW_PRIORITY: Priority = -100;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use trysail_sdk::{metrics::Metrics, queue::{Cause, Finish, Queue}};
 /// let queue = Queue::new("sails", &Metrics::new());
-/// queue.add("main", Cause::Request("hoist"));
-/// queue.add("main", Cause::Request("trim"));
+/// queue.add(&"main", Cause::Request("hoist"));
+/// queue.add(&"main", Cause::Request("trim"));
 /// let item = queue.next().await.unwrap();
 /// assert_eq!(item.causes.to_string(), "hoist, trim");
 /// queue.finish(&item.key, Finish::Success { again_after: None });
@@ -96,25 +96,25 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
     }
 
     /// Something happened to `key`.
-    pub fn add(&self, key: K, cause: Cause) {
+    pub fn add(&self, key: &K, cause: Cause) {
         self.add_with(key, NORMAL_PRIORITY, cause);
     }
 
     /// [`Queue::add`] with a priority.
-    pub fn add_with(&self, key: K, priority: Priority, cause: Cause) {
+    pub fn add_with(&self, key: &K, priority: Priority, cause: Cause) {
         self.0.metrics.added();
         self.change(|state, now| state.add(key, priority, cause, now));
     }
 
     /// Looks at `key` after `delay`. Of several calls the earliest counts.
-    pub fn add_after(&self, key: K, delay: Duration, cause: Cause) {
+    pub fn add_after(&self, key: &K, delay: Duration, cause: Cause) {
         self.0.metrics.added();
         self.change(|state, now| state.add_at(key, now + delay, cause, now));
     }
 
     /// Tries `key` again after its backoff, as if an attempt had failed. For keys that no worker has; a worker
     /// [finishes](Queue::finish) with [`Finish::Failure`].
-    pub fn add_rate_limited(&self, key: K) {
+    pub fn add_rate_limited(&self, key: &K) {
         self.0.metrics.retried();
         self.change(|state, now| state.add_rate_limited(key, now));
     }

@@ -23,12 +23,19 @@ pub struct QueueConfig {
     pub base_delay: Duration,
     /// Never longer than this.
     pub max_delay: Duration,
+    /// After a success, a key is not worked on again for this time, however much happens to it meanwhile: one
+    /// look for a burst of events. The first event of a burst is not delayed. Zero switches it off.
+    pub pace: Duration,
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
         // client-go starts at 5 ms. Its cap of 1000 s leaves a repaired object alone for a quarter of an hour.
-        Self { base_delay: Duration::from_millis(5), max_delay: Duration::from_secs(30) }
+        Self {
+            base_delay: Duration::from_millis(5),
+            max_delay: Duration::from_secs(30),
+            pace: Duration::ZERO,
+        }
     }
 }
 
@@ -100,8 +107,10 @@ struct Entry {
     retry: Option<Duration>,
     /// Attempts that failed in a row, early ones not counted.
     failures: u32,
-    /// An early attempt does not start before.
+    /// Events make the key ready no sooner: it failed, or was worked on just now.
     early_from: Duration,
+    /// The entry is kept until then, for `early_from`.
+    kept: Option<Duration>,
     /// For retries and early attempts.
     priority: Priority,
     causes: Causes,
@@ -125,6 +134,7 @@ impl Entry {
             retry: None,
             failures: 0,
             early_from: Duration::ZERO,
+            kept: None,
             priority: NORMAL_PRIORITY,
             causes: Causes::default(),
             timer: None,
@@ -132,7 +142,7 @@ impl Entry {
     }
 
     fn due(&self) -> Option<Duration> {
-        [self.requested, self.planned, self.retry].into_iter().flatten().min()
+        [self.requested, self.planned, self.retry, self.kept].into_iter().flatten().min()
     }
 
     fn is_forgettable(&self) -> bool {
@@ -212,18 +222,18 @@ impl<K> QueueState<K> {
 
 impl<K: Clone + Eq + Hash> QueueState<K> {
     /// Something happened to `key`.
-    pub fn add(&mut self, key: K, priority: Priority, cause: Cause, now: Duration) {
+    pub fn add(&mut self, key: &K, priority: Priority, cause: Cause, now: Duration) {
         if self.shut_down {
             return;
         }
         self.promote(now);
         let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
         entry.causes.push(cause);
-        self.trigger(&key, priority, now);
+        self.trigger(key, priority, now);
     }
 
     /// Looks at `key` at `time`; the earliest of several such times counts.
-    pub fn add_at(&mut self, key: K, time: Duration, cause: Cause, now: Duration) {
+    pub fn add_at(&mut self, key: &K, time: Duration, cause: Cause, now: Duration) {
         if time <= now {
             return self.add(key, NORMAL_PRIORITY, cause, now);
         }
@@ -234,11 +244,11 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
         entry.causes.push(cause);
         entry.requested = Some(entry.requested.map_or(time, |already| already.min(time)));
-        self.set_timer(&key);
+        self.set_timer(key);
     }
 
     /// Counts a failure of a key that no worker has, and tries it again after its backoff.
-    pub fn add_rate_limited(&mut self, key: K, now: Duration) {
+    pub fn add_rate_limited(&mut self, key: &K, now: Duration) {
         if self.shut_down {
             return;
         }
@@ -246,7 +256,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
         if !matches!(entry.phase, Phase::Running { .. }) {
             entry.fail(&self.config, false, now);
-            self.set_timer(&key);
+            self.set_timer(key);
         }
     }
 
@@ -255,6 +265,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         self.promote(now);
         if let Some(entry) = self.entries.get_mut(key) {
             entry.failures = 0;
+            entry.early_from = Duration::ZERO;
             // A key that was to be retried is still looked at, at once instead of later.
             let retry = entry.retry.take().is_some();
             let priority = entry.priority;
@@ -319,10 +330,13 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
                 entry.failures = 0;
                 entry.retry = None;
                 entry.planned = again_after.map(|delay| now + delay);
+                entry.early_from = now + self.config.pace;
+                entry.kept = (!self.config.pace.is_zero()).then_some(entry.early_from);
             }
             Finish::Terminal => {
                 entry.failures = 0;
                 entry.retry = None;
+                entry.early_from = Duration::ZERO;
             }
             Finish::Again => again = again.max(Some(entry.priority)),
             Finish::Later(delay) => {
@@ -335,9 +349,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
             self.trigger(key, priority, now);
         }
         self.set_timer(key);
-        if self.entries.get(key).is_some_and(Entry::is_forgettable) {
-            self.entries.remove(key);
-        }
+        self.forget_if_idle(key);
         Some(now.saturating_sub(since))
     }
 
@@ -345,7 +357,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
     fn trigger(&mut self, key: &K, priority: Priority, now: Duration) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         match entry.phase {
-            Phase::Idle if entry.failures > 0 && now < entry.early_from => {
+            Phase::Idle if now < entry.early_from => {
                 entry.priority = entry.priority.max(priority);
                 let from = entry.early_from;
                 entry.requested = Some(entry.requested.map_or(from, |already| already.min(from)));
@@ -375,29 +387,21 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
             let Some(key) = self.timers.remove(&(time, seq)) else { break };
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.timer = None;
-            let mut priority = NORMAL_PRIORITY;
-            if entry.retry.take_if(|retry| *retry <= now).is_some() {
-                if matches!(entry.phase, Phase::Running { .. }) && entry.requested.is_none_or(|at| at > now) {
-                    // This attempt is the retry: if it fails, another one is set.
-                    self.set_timer(&key);
-                    continue;
-                }
-                entry.causes.push(Cause::Retry { failures: entry.failures });
-                priority = entry.priority;
-            }
-            if entry.planned.take_if(|planned| *planned <= now).is_some() {
-                entry.causes.push(Cause::Timer);
-                priority = NORMAL_PRIORITY;
-            }
-            if entry.requested.take_if(|requested| *requested <= now).is_some() {
-                priority = priority.max(entry.priority);
-            }
-            match entry.phase {
+            entry.kept.take_if(|kept| *kept <= now);
+            match entry.come_due(now) {
+                None => {}
                 // Its own deadline has come: nothing holds it back.
-                Phase::Idle => self.make_ready(&key, priority, time),
-                Phase::Ready { .. } | Phase::Running { .. } => self.trigger(&key, priority, now),
+                Some(priority) if entry.phase == Phase::Idle => self.make_ready(&key, priority, time),
+                Some(priority) => self.trigger(&key, priority, now),
             }
             self.set_timer(&key);
+            self.forget_if_idle(&key);
+        }
+    }
+
+    fn forget_if_idle(&mut self, key: &K) {
+        if self.entries.get(key).is_some_and(Entry::is_forgettable) {
+            self.entries.remove(key);
         }
     }
 
@@ -445,6 +449,25 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
 }
 
 impl Entry {
+    /// Takes out every deadline that has passed; `None` when that is no reason to work.
+    fn come_due(&mut self, now: Duration) -> Option<Priority> {
+        let mut due = None;
+        if self.requested.take_if(|requested| *requested <= now).is_some() {
+            due = due.max(Some(self.priority));
+        }
+        if self.planned.take_if(|planned| *planned <= now).is_some() {
+            self.causes.push(Cause::Timer);
+            due = due.max(Some(NORMAL_PRIORITY));
+        }
+        if self.retry.take_if(|retry| *retry <= now).is_some() && !matches!(self.phase, Phase::Running { .. })
+        {
+            // A running attempt is the retry: if it fails, another one is set.
+            self.causes.push(Cause::Retry { failures: self.failures });
+            due = due.max(Some(self.priority));
+        }
+        due
+    }
+
     fn fail(&mut self, config: &QueueConfig, early: bool, now: Duration) {
         if !early {
             self.failures = self.failures.saturating_add(1);

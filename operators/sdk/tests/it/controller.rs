@@ -77,13 +77,13 @@ struct Snapshot {
     context: Context<u32>,
 }
 
+fn action(verb: Verb, target: Target, reason: &'static str) -> Action {
+    Action { target, verb, reason, because: String::new(), on_success: None, on_failure: None }
+}
+
 impl Snapshot {
     fn wish(&self, name: &str) -> Option<&str> {
         self.owner.data.as_ref()?.get(name).map(String::as_str)
-    }
-
-    fn action(&self, verb: Verb, target: Target, reason: &'static str) -> Action {
-        Action { target, verb, reason, because: String::new(), on_success: None, on_failure: None }
     }
 
     fn create(&self, number: usize) -> Action {
@@ -97,20 +97,20 @@ impl Snapshot {
         });
         let target = Target { resource: CONFIG_MAPS, key: key.clone(), uid: None, resource_version: 0 };
         let verb = Verb::Create { controller: Some(self.owner.uid()), body: Json::Value(body) };
-        let mut action = self.action(verb, target, "Launch");
+        let mut action = action(verb, target, "Launch");
         action.on_success = Some(EventNote::normal("Launched", format!("Launched {}", key.name)));
         action.on_failure = Some(EventNote::warning("FailedLaunch", "Error launching"));
         action
     }
 
-    fn note(&self, data: Value) -> Action {
+    fn note(&self, data: &Value) -> Action {
         let target = Target {
             resource: CONFIG_MAPS,
             key: self.owner.key(),
             uid: Some(self.owner.uid()),
             resource_version: Object::resource_version(&*self.owner),
         };
-        self.action(Verb::Patch { subresource: None, body: json!({"data": data}) }, target, "Note")
+        action(Verb::Patch { subresource: None, body: json!({"data": data}) }, target, "Note")
     }
 }
 
@@ -128,7 +128,7 @@ impl Planner for Fleet {
         let now = snapshot.context.now;
         if let Some(refusal) = snapshot.context.refusal.as_ref().filter(|refusal| refusal.retry_at > now) {
             if snapshot.wish("refused") != Some(&refusal.message) {
-                plan.wave(vec![snapshot.note(json!({"refused": refusal.message}))]);
+                plan.wave(vec![snapshot.note(&json!({"refused": refusal.message}))]);
             }
             return plan;
         }
@@ -148,7 +148,7 @@ impl Planner for Fleet {
                         uid: Some(child.uid()),
                         resource_version: 0,
                     };
-                    snapshot.action(Verb::Delete { propagation: None }, target, "Scuttle")
+                    action(Verb::Delete { propagation: None }, target, "Scuttle")
                 })
                 .collect(),
         );
@@ -156,7 +156,7 @@ impl Planner for Fleet {
             if plan.memory < 4 {
                 plan.requeue_by(now + Duration::from_millis(100));
             } else {
-                plan.wave(vec![snapshot.note(json!({"looks": plan.memory.to_string()}))]);
+                plan.wave(vec![snapshot.note(&json!({"looks": plan.memory.to_string()}))]);
             }
         }
         plan

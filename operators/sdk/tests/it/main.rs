@@ -14,5 +14,6 @@ mod events;
 mod gate;
 mod informer;
 mod manager;
+mod probes;
 mod queue;
 mod wire;
