@@ -16,12 +16,24 @@ struct Cli {
 enum Verb {
     /// Install and build what the other verbs need.
     Setup(verbs::setup::SetupArgs),
+    /// From nothing to a cluster with our chart and a Deployment of ours.
+    Up(verbs::up::UpArgs),
+    /// Remove that cluster and every trace of it.
+    Down(verbs::up::DownArgs),
+    /// Everything that judges the project, on one real cluster.
+    Test(verbs::test::TestArgs),
+    /// Format, clippy, dependency policy.
+    Lint(verbs::lint::LintArgs),
+    /// Rewrite generated files.
+    Codegen(verbs::codegen::CodegenArgs),
     /// Build, save or push container images.
     Image(verbs::image::ImageArgs),
     /// Real clusters on this machine.
     Cluster(verbs::cluster::ClusterArgs),
     /// Run upstream's end-to-end suites.
     Upstream(verbs::upstream::UpstreamArgs),
+    /// Measure our controllers beside upstream's.
+    Bench(verbs::bench::BenchArgs),
 
     #[command(hide = true)]
     NodeLaunch(verbs::node::LaunchArgs),
@@ -35,9 +47,15 @@ fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let result = match &cli.verb {
         Verb::Setup(args) => verbs::setup::run(args),
+        Verb::Up(args) => verbs::up::run(args),
+        Verb::Down(args) => verbs::up::remove(args),
+        Verb::Test(args) => verbs::test::run(args),
+        Verb::Lint(args) => verbs::lint::lint(args),
+        Verb::Codegen(args) => verbs::codegen::codegen(args),
         Verb::Image(args) => verbs::image::run(args),
         Verb::Cluster(args) => verbs::cluster::run(args),
         Verb::Upstream(args) => verbs::upstream::run(args),
+        Verb::Bench(args) => verbs::bench::run(args),
         Verb::NodeLaunch(args) => verbs::node::launch(args),
         Verb::NodeInit(args) => verbs::node::init(args),
         Verb::NodeSwitch(args) => verbs::node::switch(args),

@@ -6,14 +6,14 @@ use super::stage::{cargo, run};
 
 /// Options of `codegen`.
 #[derive(clap::Args, Debug, Default)]
-pub struct CodegenArgs {
+pub(crate) struct CodegenArgs {
     /// Fail when a committed file differs from what would be generated, and change nothing.
     #[arg(long)]
     check: bool,
 }
 
 /// The generators are tests that compare, and that rewrite when `UPDATE=1`.
-pub fn codegen(arguments: &CodegenArgs) -> Result<()> {
+pub(crate) fn codegen(arguments: &CodegenArgs) -> Result<()> {
     let mut command = cargo(&["test", "--quiet", "--package", "trysail-crds"]);
     if !arguments.check {
         command.env("UPDATE", "1");

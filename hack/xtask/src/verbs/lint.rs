@@ -6,14 +6,14 @@ use super::stage::{cargo, run};
 
 /// Options of `lint`.
 #[derive(clap::Args, Debug, Default)]
-pub struct LintArgs {
+pub(crate) struct LintArgs {
     /// Repair what can be repaired.
     #[arg(long)]
     fix: bool,
 }
 
 /// Runs every lint.
-pub fn lint(arguments: &LintArgs) -> Result<()> {
+pub(crate) fn lint(arguments: &LintArgs) -> Result<()> {
     if arguments.fix {
         run(cargo(&["fmt", "--all"]))?;
         run(cargo(&["clippy", "--workspace", "--all-targets", "--fix", "--allow-dirty", "--allow-staged"]))?;

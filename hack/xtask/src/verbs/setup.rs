@@ -23,14 +23,27 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
     setup::check_go(setup::module_dir())?;
     setup::packages::ensure(&progress)?;
     if args.groups.is_empty() {
-        return for_up(&progress);
+        return everything(&progress);
     }
     parse(&args.groups)?.into_iter().try_for_each(|group| build(group, &progress))
 }
 
+/// Everything that `up` needs.
+pub(crate) fn for_up() -> Result<()> {
+    run(&SetupArgs { groups: Vec::new() })
+}
+
+/// Everything that `test` needs: the tests' own programs and images beside those of `up`.
+pub(crate) fn for_tests() -> Result<()> {
+    for_up()?;
+    let progress = Progress::new();
+    build(Group::Upstream, &progress)?;
+    image::ensure_group(ImageGroup::Upstream, &progress).map(drop)
+}
+
 /// Go, debootstrap and Rust beside each other: the first two mostly wait for the network in the beginning, and a
 /// linker leaves one core idle.
-fn for_up(progress: &Progress) -> Result<()> {
+fn everything(progress: &Progress) -> Result<()> {
     let results = thread::scope(|scope| {
         let go = scope.spawn(|| build(Group::Cluster, progress).and_then(|()| build(Group::Tools, progress)));
         let base = scope.spawn(|| image::ensure_base(progress));

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 /// What became of all stages so far.
 #[derive(Debug, Default)]
-pub struct Stages {
+pub(crate) struct Stages {
     rows: Vec<Row>,
     tests: Counts,
 }
@@ -25,16 +25,16 @@ struct Row {
 
 /// Tests counted from the closing lines of test runners.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Tests that passed.
-    pub passed: u64,
+    pub(crate) passed: u64,
     /// Tests that failed.
-    pub failed: u64,
+    pub(crate) failed: u64,
 }
 
 impl Stages {
     /// Runs one stage; `work` may count tests. Says whether it succeeded.
-    pub fn run(&mut self, name: &str, work: impl FnOnce(&mut Counts) -> Result<()>) -> bool {
+    pub(crate) fn run(&mut self, name: &str, work: impl FnOnce(&mut Counts) -> Result<()>) -> bool {
         eprintln!("\n=== {name}");
         let start = Instant::now();
         let mut counts = Counts::default();
@@ -52,7 +52,7 @@ impl Stages {
     }
 
     /// Prints the table and the closing line; fails when a stage failed.
-    pub fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         println!();
         for row in &self.rows {
             let mark = if row.error.is_some() { "FAILED" } else { "ok" };
@@ -69,7 +69,7 @@ impl Stages {
 }
 
 /// Runs `cargo` with those arguments from the workspace's root and passes its output on.
-pub fn cargo(arguments: &[&str]) -> Command {
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // The environment of `cargo run` names the package of xtask itself: a nested cargo must not inherit it.
     for (key, _) in std::env::vars() {
@@ -82,12 +82,12 @@ pub fn cargo(arguments: &[&str]) -> Command {
 }
 
 /// The workspace's root.
-pub fn root() -> std::path::PathBuf {
+pub(crate) fn root() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Runs a command to its end; an error names it.
-pub fn run(mut command: Command) -> Result<()> {
+pub(crate) fn run(mut command: Command) -> Result<()> {
     let shown = show(&command);
     let status = command.status().with_context(|| format!("failed to start {shown}"))?;
     if !status.success() {
@@ -97,7 +97,7 @@ pub fn run(mut command: Command) -> Result<()> {
 }
 
 /// Runs a test command, passes its output on and adds up its `test result:` lines.
-pub fn run_tests(mut command: Command, counts: &mut Counts) -> Result<()> {
+pub(crate) fn run_tests(mut command: Command, counts: &mut Counts) -> Result<()> {
     let shown = show(&command);
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("failed to start {shown}"))?;

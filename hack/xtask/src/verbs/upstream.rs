@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use trysail_cluster::config::{self, ClusterConfig};
 use trysail_cluster::image::{self, ImageGroup};
 use trysail_cluster::progress::Progress;
-use trysail_cluster::upstream::{self, Options, Target};
+use trysail_cluster::upstream::{self, Options, State, Target};
 use trysail_cluster::{Cluster, down, up};
 
 /// The cluster that the suites run on when none is named.
@@ -45,6 +45,42 @@ pub(crate) struct UpstreamArgs {
 enum Controllers {
     Stock,
     Native,
+}
+
+/// What became of a run on a cluster that is up.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// Specs that passed.
+    pub(crate) passed: u64,
+    /// Specs that failed.
+    pub(crate) failed: u64,
+    /// The verdict over all of it.
+    pub(crate) verdict: Result<()>,
+}
+
+/// The specs of the apps suite that match `focus`, on the cluster called `name`, done by our manager.
+pub(crate) fn on_native(name: &str, focus: &str) -> Result<Judged> {
+    let cluster = existing(name, Controllers::Native)?;
+    let options =
+        Options { suite: "apps".to_owned(), focus: Some(focus.to_owned()), skip: None, procs: None };
+    let outcome = upstream::run(&options, &target(&cluster), &Progress::new())?;
+    println!("{}", outcome.table);
+    let count = |state| outcome.report.specs.values().filter(|spec| spec.state == state).count() as u64;
+    let failures = outcome.report.failures();
+    let verdict = match failures.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow!("the run does not count as passed:\n  {}", failures.join("\n  "))),
+    };
+    Ok(Judged { passed: count(State::Passed), failed: count(State::Failed), verdict })
+}
+
+fn target(cluster: &Cluster) -> Target {
+    Target {
+        kubeconfig: cluster.kubeconfig(),
+        audit_log: cluster.audit_log(),
+        kcm_controllers: cluster.config().kcm_controllers.clone(),
+        workers: cluster.config().workers,
+    }
 }
 
 /// Runs the verb.

@@ -1,0 +1,105 @@
+//! `cargo xtask test`: everything that judges the project, cheapest first.
+//!
+//! One cluster serves all of it: kube-controller-manager's workload controllers are off, our manager runs as a
+//! static pod in their place, and the chart is installed beside it, so both faces are judged in one go.
+
+use anyhow::{Result, bail};
+use trysail_cluster::config::{self, ClusterConfig};
+use trysail_cluster::image::ImageGroup;
+use trysail_cluster::progress::Progress;
+use trysail_cluster::setup::{self as tools, Group};
+use trysail_cluster::{Cluster, down, up};
+
+use super::{
+    lint, release, setup,
+    stage::{Counts, Stages, cargo, run_tests},
+    upstream,
+};
+
+/// The tests' own cluster.
+const CLUSTER: &str = "test";
+/// Upstream's specs of the kinds that we run: those that conformance demands.
+const CONFORMANCE: &str = r"\[sig-apps\] (Deployment|ReplicaSet|ReplicationController).*\[Conformance\]";
+
+/// Arguments of `test`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct TestArgs {
+    /// Only what needs no cluster: lint, unit, property, scenario and drift tests.
+    #[arg(long)]
+    no_cluster: bool,
+    /// Leave the tests' cluster up.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Runs the verb.
+pub(crate) fn run(arguments: &TestArgs) -> Result<()> {
+    let mut stages = Stages::default();
+    stages.run("setup", |_| setup::for_tests());
+    stages.run("lint", |_| lint::lint(&lint::LintArgs::default()));
+    stages.run("unit, property, scenario and drift tests", |counts| {
+        run_tests(cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]), counts)
+    });
+    if !arguments.no_cluster {
+        on_cluster(&mut stages, arguments.keep);
+    }
+    stages.finish()
+}
+
+fn on_cluster(stages: &mut Stages, keep: bool) {
+    let mut cluster = None;
+    stages.run("a cluster with our manager in both faces", |_| {
+        cluster = Some(bring_up(&Progress::new())?);
+        Ok(())
+    });
+    if let Some(cluster) = &cluster {
+        stages.run("end-to-end tests", |counts| end_to_end(cluster, counts));
+        stages.run("upstream's conformance specs of our kinds", |counts| conformance(counts));
+    }
+    if !keep {
+        stages.run("down", |_| down(CLUSTER, &Progress::new()));
+        stages.run("nothing is left of a cluster", |counts| leftovers(counts));
+    }
+}
+
+fn bring_up(progress: &Progress) -> Result<Cluster> {
+    let config = ClusterConfig {
+        name: CLUSTER.to_owned(),
+        native_manager: true,
+        kcm_controllers: config::controllers_without_native(),
+        ..ClusterConfig::default()
+    };
+    // What an earlier run left may hold another state of our own images.
+    down(CLUSTER, progress)?;
+    let cluster = up(&config, progress)?;
+    release::load_images(&cluster, &[ImageGroup::Own, ImageGroup::Demo, ImageGroup::Upstream], progress)?;
+    progress.run("helm install trysail-workloads", || release::install(&cluster, &[]))?;
+    Ok(cluster)
+}
+
+fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
+    let mut tests = cargo(&["test", "--locked", "--package", "trysail-e2e", "--test", "it"]);
+    // Tests that break the cluster take turns with all others.
+    tests.args(["--", "--test-threads=1"]);
+    tests.env("KUBECONFIG", cluster.kubeconfig());
+    tests.env("TRYSAIL_CLUSTER", CLUSTER).env("TRYSAIL_E2E_FACES", "crd,native");
+    tests.env("TRYSAIL_HELM", tools::tool("helm")?);
+    run_tests(tests, counts)
+}
+
+fn conformance(counts: &mut Counts) -> Result<()> {
+    tools::ensure(Group::Upstream, &Progress::new())?;
+    let report = upstream::on_native(CLUSTER, CONFORMANCE)?;
+    counts.passed += report.passed;
+    counts.failed += report.failed;
+    if report.passed == 0 {
+        bail!("no spec ran");
+    }
+    report.verdict
+}
+
+fn leftovers(counts: &mut Counts) -> Result<()> {
+    let mut tests = cargo(&["test", "--locked", "--package", "trysail-cluster", "--test", "leftovers"]);
+    tests.args(["--", "--test-threads=1", "--ignored"]);
+    run_tests(tests, counts)
+}
