@@ -3,6 +3,7 @@
 //! `setup` builds what a cluster needs, `image` writes container images, the rest brings clusters up and
 //! takes them down again without a trace. Developers meet all of it through `cargo xtask`.
 
+pub mod bench;
 pub mod image;
 pub mod progress;
 pub mod setup;
@@ -14,6 +15,8 @@ pub mod layout;
 
 mod cleanup;
 mod down;
+mod ready;
+mod start;
 mod up;
 
 mod node_plan;

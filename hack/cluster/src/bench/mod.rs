@@ -1,0 +1,176 @@
+//! Our controllers against kube-controller-manager's, side by side on one machine.
+//!
+//! Each subject runs alone on a control plane of its own: etcd in memory, an API server, kwok's kubelets, and no
+//! other controller. Subjects alternate (A B, B A, …), and rounds in which the machine was not steady are repeated.
+//! What is measured and how is in README.md beside this file; this file decides the order.
+
+mod account;
+mod binder;
+mod calls;
+mod churn;
+mod client;
+mod daemon;
+mod end_state;
+mod figures;
+mod home;
+mod machine;
+mod manifests;
+mod minimum;
+mod observer;
+mod phases;
+mod plane;
+mod report;
+mod run;
+mod saved;
+mod scale;
+mod subject;
+mod table;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+pub use self::calls::Calls;
+pub use self::figures::{Figures, Phase, PhaseFigures};
+use self::home::Home;
+pub use self::machine::Steadiness;
+pub use self::report::{Difference, Report, Round};
+pub use self::scale::Scale;
+pub use self::subject::Subject;
+pub use self::table::{Bar, Row};
+use crate::progress::Progress;
+use crate::{interrupt, process, setup};
+
+/// For each round that was asked for, so many may be tried before an unsteady one has to do.
+const TRIES: usize = 2;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who is measured.
+    pub subjects: Vec<Subject>,
+    /// Steady rounds wanted.
+    pub rounds: usize,
+    /// How large.
+    pub scale: Scale,
+}
+
+/// Runs the workload controllers' bench. The report is also written to `target/bench/workloads.json`.
+pub fn workloads(options: &Options, progress: &Progress) -> Result<Report> {
+    check(options)?;
+    let _alone = lock()?;
+    interrupt::catch_signals()?;
+    let manager = if options.subjects.contains(&Subject::Ours) {
+        Some(progress.run("build trysail-manager for release", subject::build_manager)?)
+    } else {
+        None
+    };
+    let home = progress.run("prepare certificates and credentials", || Home::prepare(progress))?;
+    let result = rounds(options, &home, manager.as_deref(), progress);
+    if result.is_err() {
+        keep_logs(&home, progress);
+    }
+    let report = Report::new(options, result?)?;
+    report.write(&output_dir()?.join("workloads.json"))?;
+    Ok(report)
+}
+
+fn rounds(options: &Options, home: &Home, manager: Option<&Path>, progress: &Progress) -> Result<Vec<Round>> {
+    let mut rounds: Vec<Round> = Vec::new();
+    let steady = |rounds: &[Round]| rounds.iter().filter(|round| round.steadiness.steady()).count();
+    while steady(&rounds) < options.rounds && rounds.len() < options.rounds * TRIES {
+        let mut order = options.subjects.clone();
+        if rounds.len() % 2 == 1 {
+            order.reverse();
+        }
+        progress.note(&format!("round {}", rounds.len() + 1));
+        let round = round(options, &order, home, manager, progress)?;
+        if !round.steadiness.steady() {
+            progress.note(&format!(
+                "the machine was not steady (fixed work varied {:.0} %, {:.0} % stolen): the round does not count",
+                (round.steadiness.control_spread - 1.0) * 100.0,
+                round.steadiness.steal * 100.0
+            ));
+        }
+        rounds.push(round);
+    }
+    Ok(rounds)
+}
+
+fn round(
+    options: &Options,
+    order: &[Subject],
+    home: &Home,
+    manager: Option<&Path>,
+    progress: &Progress,
+) -> Result<Round> {
+    let mut readings = vec![machine::read()?];
+    let mut figures: BTreeMap<Subject, PhaseFigures> = BTreeMap::new();
+    let mut differences = BTreeMap::new();
+    for pods in &options.scale.pods {
+        let mut ends = BTreeMap::new();
+        for subject in order {
+            let leg = phases::leg(home, &options.scale, (*subject, manager), *pods, progress)?;
+            readings.push(machine::read()?);
+            figures.entry(*subject).or_default().extend(leg.figures);
+            ends.insert(*subject, leg.ends);
+        }
+        if let (Some(ours), Some(theirs)) = (ends.get(&Subject::Ours), ends.get(&Subject::Kcm)) {
+            for (phase, state) in ours {
+                let (count, shown) =
+                    theirs.get(phase).map_or((0, Vec::new()), |their| end_state::differences(state, their));
+                differences.insert(*phase, Difference { count, shown });
+            }
+        }
+    }
+    Ok(Round { steadiness: Steadiness::of(&readings), figures, differences })
+}
+
+fn check(options: &Options) -> Result<()> {
+    let scale = &options.scale;
+    if options.subjects.is_empty() || options.rounds == 0 || scale.pods.is_empty() {
+        bail!("nothing to run: at least one subject, one round and one size are needed");
+    }
+    if let Some(pods) = scale.pods.iter().find(|pods| !pods.is_multiple_of(scale.replicas)) {
+        bail!("{pods} pods are no whole number of Deployments: choose a multiple of {}", scale.replicas);
+    }
+    Ok(())
+}
+
+/// Two benches at once would measure each other.
+fn lock() -> Result<File> {
+    let dir = saved::dir()?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            bail!("another bench is running on this machine: wait for its end")
+        }
+        Err(fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+        }
+    }
+}
+
+fn output_dir() -> Result<PathBuf> {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| setup::repo_root().join("target"), PathBuf::from);
+    let dir = target.join("bench");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// The home goes with us; after a failure its logs are worth keeping.
+fn keep_logs(home: &Home, progress: &Progress) {
+    let Ok(target) = output_dir().map(|dir| dir.join("logs")) else { return };
+    let _ = fs::remove_dir_all(&target);
+    // The error itself is what counts; that its logs could not be copied must not hide it.
+    if process::run(process::command("cp").arg("-r").arg(home.logs()).arg(&target)).is_ok() {
+        progress.note(&format!("logs were kept in {}", target.display()));
+    }
+}
