@@ -7,6 +7,7 @@
 
 mod apiserver;
 mod apply;
+mod chaos;
 mod client;
 mod controller;
 mod election;
