@@ -43,7 +43,7 @@ pub(crate) fn remove_cluster(layout: &Layout, keep: Keep) -> Result<()> {
     note(remove_groups(name));
     note(remove_files(layout, keep));
     note(restore_machine(name));
-    join_errors(errors)
+    join_errors(&errors)
 }
 
 /// Removes what is left of one node (its processes died, or are to die) so that it can be made again.
@@ -55,10 +55,10 @@ pub(crate) fn remove_node(layout: &Layout, node: &str) -> Result<()> {
     note(detach_loops(&layout.node(node)));
     groups.iter().filter(|group| group.exists()).for_each(|group| note(cgroup::remove(group)));
     note(remove_tree(&layout.node(node)));
-    join_errors(errors)
+    join_errors(&errors)
 }
 
-fn join_errors(errors: Vec<anyhow::Error>) -> Result<()> {
+fn join_errors(errors: &[anyhow::Error]) -> Result<()> {
     if errors.is_empty() {
         return Ok(());
     }

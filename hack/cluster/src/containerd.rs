@@ -1,5 +1,6 @@
 //! Configuration of containerd, and what `ctr` does for us.
 
+use std::fmt::Write;
 use std::fs::File;
 use std::path::Path;
 
@@ -42,14 +43,15 @@ version = 2
         conf = inside::CNI_CONF,
     );
     for name in ["runc", "test-handler"] {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\
 [{cri}.containerd.runtimes.{name}]
   runtime_type = \"io.containerd.runc.v2\"
 [{cri}.containerd.runtimes.{name}.options]
   SystemdCgroup = false
 "
-        ));
+        );
     }
     text
 }

@@ -3,30 +3,21 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use anyhow::Result;
-
-use crate::cgroup::Hierarchies;
 use crate::config::{CONTROL_PLANE, ClusterConfig, NodeName};
 use crate::kubelet::{self, Machine};
 use crate::layout::{Layout, inside};
 use crate::node_spec::{Bind, Link, NodeSpec};
 use crate::pki::MANAGER_USER;
 use crate::process::has_capability;
+use crate::start::Start;
 use crate::{containerd, control_plane, native_manager, network};
 
 /// CAP_SYS_RESOURCE of capability.h.
 const CAP_SYS_RESOURCE: u32 = 24;
 
 /// The specification of one node.
-pub(crate) fn spec(
-    layout: &Layout,
-    config: &ClusterConfig,
-    hierarchies: &Hierarchies,
-    node: &NodeName,
-    subnet: Ipv4Addr,
-    switch: i32,
-    bin: &Path,
-) -> Result<NodeSpec> {
+pub(crate) fn spec(start: Start<'_>, node: &NodeName, subnet: Ipv4Addr, switch: i32) -> NodeSpec {
+    let Start { layout, config, hierarchies, bin, progress: _ } = start;
     let machine = Machine { may_raise_limits: has_capability(CAP_SYS_RESOURCE) };
     let leads = node.name == CONTROL_PLANE;
     let mut components = vec![containerd::component()];
@@ -40,7 +31,7 @@ pub(crate) fn spec(
     }
     components.extend(kubelet::components(config, node, subnet));
     files.extend(kubelet::files(config, node, machine));
-    Ok(NodeSpec {
+    NodeSpec {
         cluster: config.name.clone(),
         node: node.name.clone(),
         rootfs: layout.rootfs(&node.name),
@@ -58,7 +49,7 @@ pub(crate) fn spec(
         files,
         sysctls: network::node_sysctls(),
         components,
-    })
+    }
 }
 
 /// Each node gets the credentials that are its own, and no others.

@@ -2,6 +2,8 @@
 //!
 //! Needs root, the built cluster binaries and a few minutes: runs when `TRYSAIL_CLUSTER_TESTS=1`.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
