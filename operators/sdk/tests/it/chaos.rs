@@ -255,9 +255,13 @@ async fn run(seed: u64) {
     let held: BTreeMap<_, _> =
         held.iter().map(|p| (p.meta.key.name.to_string(), p.meta.resource_version.to_string())).collect();
     assert_eq!(held, server.lock().unwrap().versions(), "seed {seed}: the store");
-    let believed = believer.lock().unwrap();
-    let believed: BTreeMap<_, _> =
-        believed.versions.iter().map(|(name, (version, _))| (name.clone(), version.to_string())).collect();
+    let believed: BTreeMap<_, _> = believer
+        .lock()
+        .unwrap()
+        .versions
+        .iter()
+        .map(|(name, (version, _))| (name.clone(), version.to_string()))
+        .collect();
     assert_eq!(believed, held, "seed {seed}: a subscriber");
     informers.stop().await;
 }
