@@ -276,6 +276,7 @@ impl<P: Planner> PlannedWork<P> {
 
     fn tell(&self, regarding: &Regarding, applied: &apply::Outcome) {
         for report in &applied.reports {
+            self.metrics.action(report.action.reason, word(&report.verdict));
             let note = match &report.verdict {
                 apply::Verdict::Done => report.action.on_success.clone(),
                 apply::Verdict::Refused { message } => report.action.on_failure.clone().map(|mut note| {
@@ -317,6 +318,22 @@ fn panic_in_tests(violation: &Violation) {
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SOONEST)
+}
+
+/// The `result` label of an action.
+fn word(verdict: &apply::Verdict) -> &'static str {
+    match verdict {
+        apply::Verdict::Done => "done",
+        apply::Verdict::Conflict { .. } => "conflict",
+        apply::Verdict::NameTaken { .. } => "name_taken",
+        apply::Verdict::NamespaceTerminating => "namespace_terminating",
+        apply::Verdict::Refused { .. } => "refused",
+        apply::Verdict::Throttled { .. } => "throttled",
+        apply::Verdict::Unknown { .. } => "unknown",
+        apply::Verdict::Failed { .. } => "failed",
+        apply::Verdict::Fenced => "fenced",
+        apply::Verdict::Skipped => "skipped",
+    }
 }
 
 /// What went wrong, as one line.

@@ -104,8 +104,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Uses this client, which must have been made with [`Fence::closed`] if there is an election. Its metrics
-    /// are registered. Without one, the kubeconfig or in-cluster configuration says where to go.
+    /// Uses this client. Its metrics are registered; if there is an election, its fence is closed until this
+    /// process leads. Without one, the kubeconfig or in-cluster configuration says where to go.
     pub fn client(mut self, client: Client) -> Self {
         self.client = Some(client);
         self

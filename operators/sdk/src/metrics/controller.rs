@@ -26,6 +26,13 @@ struct ControllerResult {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ActionResult {
+    controller: String,
+    reason: &'static str,
+    result: &'static str,
+}
+
 /// How a reconcile ended: the `result` label of `controller_runtime_reconcile_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReconcileResult {
@@ -63,6 +70,7 @@ pub(super) struct ControllerFamilies {
     panics: Family<Controller, Counter>,
     timeouts: Family<Controller, Counter>,
     rejected_plans: Family<Controller, Counter>,
+    actions: Family<ActionResult, Counter>,
     time: Histograms,
     max_concurrent: Family<Controller, Gauge>,
     active: Family<Controller, Gauge>,
@@ -77,6 +85,7 @@ impl ControllerFamilies {
             panics: Family::default(),
             timeouts: Family::default(),
             rejected_plans: Family::default(),
+            actions: Family::default(),
             time: Family::new_with_constructor(|| Histogram::new(RECONCILE_BUCKETS)),
             max_concurrent: Family::default(),
             active: Family::default(),
@@ -93,6 +102,11 @@ impl ControllerFamilies {
         counter("reconcile_panics", "Reconciles that panicked", &families.panics);
         counter("reconcile_timeouts", "Reconciles that ran out of time", &families.timeouts);
         counter("rejected_plans", "Plans dropped because they broke an invariant", &families.rejected_plans);
+        registry.register(
+            "trysail_actions",
+            "Actions of plans by reason and result",
+            families.actions.clone(),
+        );
         registry.register("controller_runtime_reconcile", "Reconciles by result", families.reconcile.clone());
         registry.register(
             "controller_runtime_reconcile_time_seconds",
@@ -119,6 +133,8 @@ impl ControllerFamilies {
             self.reconcile.get_or_create_owned(&labels)
         });
         ControllerMetrics {
+            name: name.to_owned(),
+            actions: self.actions.clone(),
             results,
             errors: self.errors.get_or_create_owned(&labels),
             terminal: self.terminal.get_or_create_owned(&labels),
@@ -135,6 +151,8 @@ impl ControllerFamilies {
 /// The metrics of one controller, looked up once.
 #[derive(Clone, Debug)]
 pub struct ControllerMetrics {
+    name: String,
+    actions: Family<ActionResult, Counter>,
     results: [Counter; 4],
     errors: Counter,
     terminal: Counter,
@@ -174,6 +192,12 @@ impl ControllerMetrics {
     /// The audit dropped a plan.
     pub fn plan_rejected(&self) {
         self.rejected_plans.inc();
+    }
+
+    /// An action of a plan ended.
+    pub fn action(&self, reason: &'static str, result: &'static str) {
+        let labels = ActionResult { controller: self.name.clone(), reason, result };
+        self.actions.get_or_create(&labels).inc();
     }
 
     /// The concurrency limit.

@@ -11,6 +11,7 @@
 //! [`state`] decides all this with the time as an argument; [`Queue`] adds the lock, the clock and the waiting.
 
 mod cause;
+mod entry;
 pub mod state;
 
 use std::{
@@ -25,7 +26,8 @@ use tokio::{sync::Notify, time::Instant};
 use self::state::{Next, QueueState};
 pub use self::{
     cause::{Cause, Causes, Change},
-    state::{Finish, Item, QueueConfig},
+    entry::QueueConfig,
+    state::{Finish, Item},
 };
 use crate::metrics::{Metrics, WorkqueueMetrics};
 

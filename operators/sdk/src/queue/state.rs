@@ -7,46 +7,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Cause, Causes, NORMAL_PRIORITY, Priority};
+use super::{
+    Cause, Causes, NORMAL_PRIORITY, Priority, QueueConfig,
+    entry::{Entry, Phase},
+};
 
 /// One turn in this many goes to the key that has waited longest. Eight leaves live changes 7/8 of the workers
 /// during an initial list, and lets a list of 10 000 keys end after 80 000 turns at the latest.
 pub const AGING_SHARE: u64 = 8;
-
-/// An early attempt at a failing key waits for this share of its backoff.
-const EARLY_SHARE: u32 = 10;
-
-/// Delays of failing keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueConfig {
-    /// After the first failure; doubled by each further one.
-    pub base_delay: Duration,
-    /// Never longer than this.
-    pub max_delay: Duration,
-    /// After a success, a key is not worked on again for this time, however much happens to it meanwhile: one
-    /// look for a burst of events. The first event of a burst is not delayed. Zero switches it off.
-    pub pace: Duration,
-}
-
-impl Default for QueueConfig {
-    fn default() -> Self {
-        // client-go starts at 5 ms. Its cap of 1000 s leaves a repaired object alone for a quarter of an hour.
-        Self {
-            base_delay: Duration::from_millis(5),
-            max_delay: Duration::from_secs(30),
-            pace: Duration::ZERO,
-        }
-    }
-}
-
-impl QueueConfig {
-    /// The delay after so many failures in a row.
-    pub fn delay(&self, failures: u32) -> Duration {
-        // 2^31 * 5 ms is past any sensible cap.
-        let doublings = failures.saturating_sub(1).min(31);
-        self.base_delay.saturating_mul(1 << doublings).min(self.max_delay)
-    }
-}
 
 /// How a worker's turn with a key ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,60 +62,6 @@ pub enum Next<K> {
     Idle,
     /// None any more.
     ShutDown,
-}
-
-#[derive(Debug)]
-struct Entry {
-    phase: Phase,
-    /// Asked for by [`QueueState::add_at`], or an early attempt that is held back.
-    requested: Option<Duration>,
-    /// Asked for by the last turn.
-    planned: Option<Duration>,
-    /// When a failing key is tried again.
-    retry: Option<Duration>,
-    /// Attempts that failed in a row, early ones not counted.
-    failures: u32,
-    /// Events make the key ready no sooner: it failed, or was worked on just now.
-    early_from: Duration,
-    /// The entry is kept until then, for `early_from`.
-    kept: Option<Duration>,
-    /// For retries and early attempts.
-    priority: Priority,
-    causes: Causes,
-    /// Under which number it stands among the timers.
-    timer: Option<(Duration, u64)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Idle,
-    Ready { seq: u64, priority: Priority, since: Duration },
-    Running { since: Duration, early: bool, again: Option<Priority> },
-}
-
-impl Entry {
-    fn new() -> Self {
-        Self {
-            phase: Phase::Idle,
-            requested: None,
-            planned: None,
-            retry: None,
-            failures: 0,
-            early_from: Duration::ZERO,
-            kept: None,
-            priority: NORMAL_PRIORITY,
-            causes: Causes::default(),
-            timer: None,
-        }
-    }
-
-    fn due(&self) -> Option<Duration> {
-        [self.requested, self.planned, self.retry, self.kept].into_iter().flatten().min()
-    }
-
-    fn is_forgettable(&self) -> bool {
-        self.phase == Phase::Idle && self.failures == 0 && self.due().is_none() && self.causes.is_empty()
-    }
 }
 
 /// See the [module](super)'s rules.
@@ -445,37 +359,5 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
             entry.timer = Some((due, self.seq));
             self.timers.insert((due, self.seq), key.clone());
         }
-    }
-}
-
-impl Entry {
-    /// Takes out every deadline that has passed; `None` when that is no reason to work.
-    fn come_due(&mut self, now: Duration) -> Option<Priority> {
-        let mut due = None;
-        if self.requested.take_if(|requested| *requested <= now).is_some() {
-            due = due.max(Some(self.priority));
-        }
-        if self.planned.take_if(|planned| *planned <= now).is_some() {
-            self.causes.push(Cause::Timer);
-            due = due.max(Some(NORMAL_PRIORITY));
-        }
-        if self.retry.take_if(|retry| *retry <= now).is_some() && !matches!(self.phase, Phase::Running { .. })
-        {
-            // A running attempt is the retry: if it fails, another one is set.
-            self.causes.push(Cause::Retry { failures: self.failures });
-            due = due.max(Some(self.priority));
-        }
-        due
-    }
-
-    fn fail(&mut self, config: &QueueConfig, early: bool, now: Duration) {
-        if !early {
-            self.failures = self.failures.saturating_add(1);
-        }
-        let delay = config.delay(self.failures);
-        if self.retry.is_none_or(|retry| retry <= now) {
-            self.retry = Some(now + delay);
-        }
-        self.early_from = now + delay / EARLY_SHARE;
     }
 }

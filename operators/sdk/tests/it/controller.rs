@@ -281,6 +281,8 @@ async fn a_refusal_is_told_to_the_planner_backed_off_and_recorded() {
     let attempts = running.metric(r#"rest_client_requests_total{code="422",method="POST"}"#);
     assert!((3..=14).contains(&attempts), "{attempts} attempts: 5 ms, 10 ms, … one more per doubling");
     assert_eq!(running.metric(errors), 0, "a refusal is not a failure of ours");
+    let refused = r#"trysail_actions_total{controller="fleet",reason="Launch",result="refused"}"#;
+    assert!(running.metric(refused) >= attempts);
     // The user repairs it; the next attempt succeeds by itself.
     set(&client, &namespace, "armada", json!({"poison": null})).await;
     eventually("the child", || async { exists(&client, &namespace, "armada-0").await.then_some(()) }).await;
