@@ -9,6 +9,8 @@
 
 pub mod views;
 
+#[cfg(test)]
+mod fixture;
 mod kstatus;
 mod status_patch;
 

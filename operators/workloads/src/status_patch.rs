@@ -79,7 +79,7 @@ impl StatusPatch {
     }
 
     /// A field that may be absent; absent is written as null.
-    pub(crate) fn optional<T: PartialEq + Into<Value>>(
+    pub(crate) fn optional<T: Copy + PartialEq + Into<Value>>(
         &mut self,
         name: &str,
         old: Option<T>,

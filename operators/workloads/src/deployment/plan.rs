@@ -46,10 +46,8 @@ pub(super) fn plan(planner: DeploymentPlanner, snapshot: &Snapshot) -> Plan<Memo
         return plan;
     }
     let fleet = Fleet::new(deployment, &claims.sets);
-    let draft = match barred(snapshot, &mut plan) {
-        true => Draft::default(),
-        false => decide(planner, snapshot, &fleet),
-    };
+    let draft =
+        if barred(snapshot, &mut plan) { Draft::default() } else { decide(planner, snapshot, &fleet) };
     carry_out(planner, snapshot, &fleet, draft, &mut plan);
     plan
 }

@@ -122,7 +122,7 @@ fn estimate(
     if counts.is_complete(fleet) {
         let message = format!("{subject} has successfully progressed.");
         // Another ReplicaSet than the one that was complete before: the same reason, but news.
-        let is_news = !held.is_some_and(|held| held.message == message);
+        let is_news = held.is_none_or(|held| held.message != message);
         if is_news {
             renew(conditions, [PROGRESSING, "True", AVAILABLE], &message, now);
         }

@@ -38,3 +38,21 @@ pub(super) fn fill<'a>(fleet: &Fleet<'a>, edits: &mut Edits<'a>) {
         edits.scale(fleet, new, fleet.bounds.replicas, "Recreate: the old pods are gone");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::fixture::rollout;
+
+    #[test]
+    fn old_pods_go_before_new_ones_come() {
+        let step = |sets: &[&str]| rollout(json!({"replicas": 3, "strategy": {"type": "Recreate"}}), sets);
+        assert_eq!(step(&[]), "new 3");
+        assert_eq!(step(&["v1 3/3/3"]), "v1 0");
+        assert_eq!(step(&["v1 0/1/0"]), "", "one is still there");
+        assert_eq!(step(&["v1 0/0/0!"]), "", "nobody knows yet how many there are");
+        assert_eq!(step(&["v1 0/0/0"]), "new 3");
+        assert_eq!(step(&["v1 0/0/0", "v2 0/0/0"]), "v2 3");
+    }
+}

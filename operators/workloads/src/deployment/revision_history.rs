@@ -17,7 +17,9 @@ pub(super) fn clean<'a>(planner: DeploymentPlanner, fleet: &Fleet<'a>, edits: &m
     let empty: Vec<_> =
         old.into_iter().take(beyond).filter(|set| is_empty(set) && edits.replicas(set) == 0).collect();
     // What goes needs no annotations any more.
-    empty.iter().for_each(|set| edits.forget(set));
+    for set in &empty {
+        edits.forget(set);
+    }
     empty.into_iter().map(|set| delete(planner, set)).collect()
 }
 
@@ -33,5 +35,24 @@ fn delete(planner: DeploymentPlanner, set: &ReplicaSet) -> Action {
         because: "beyond spec.revisionHistoryLimit".to_owned(),
         on_success: None,
         on_failure: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::fixture::rollout;
+
+    #[test]
+    fn the_earliest_go_and_none_that_has_pods() {
+        let step =
+            |limit: i32, sets: &[&str]| rollout(json!({"replicas": 1, "revisionHistoryLimit": limit}), sets);
+        let old = ["v7 0/0/0", "v8 0/0/0", "v9 0/0/0", "v2 1/1/1"];
+        assert_eq!(step(1, &old), "v7 gone, v8 gone");
+        assert_eq!(step(0, &old), "v7 gone, v8 gone, v9 gone");
+        assert_eq!(step(i32::MAX, &old), "");
+        assert_eq!(step(1, &["v7 0/1/0", "v8 0/0/0!", "v9 0/0/0", "v2 1/1/1"]), "");
+        assert_eq!(step(0, &["v7 0/0/0", "v2 1/1/0"]), "", "only when the rollout is complete");
     }
 }

@@ -75,3 +75,44 @@ fn shrink_old<'a>(fleet: &Fleet<'a>, edits: &mut Edits<'a>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::fixture::rollout;
+
+    fn step(sets: &[&str]) -> String {
+        let strategy = json!({"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
+        rollout(json!({"replicas": 10, "strategy": strategy}), sets)
+    }
+
+    #[test]
+    fn a_rollout_step_by_step() {
+        assert_eq!(step(&[]), "new 10");
+        assert_eq!(step(&["v1 10/10/10"]), "new 3");
+        assert_eq!(step(&["v1 10/10/10", "v2 3/3/0"]), "v1 8");
+        assert_eq!(step(&["v1 8/10/10", "v2 3/3/0"]), "", "the old pods are still there: no room to grow");
+        assert_eq!(step(&["v1 8/8/8", "v2 3/3/0"]), "v2 5");
+        assert_eq!(step(&["v1 8/8/8", "v2 5/5/0"]), "", "new pods that are not available hold it up");
+        assert_eq!(step(&["v1 8/8/8", "v2 5/5/5"]), "v1 3");
+        assert_eq!(step(&["v1 3/3/3", "v2 10/10/10"]), "v1 0");
+        assert_eq!(step(&["v1 0/0/0", "v2 10/10/10"]), "");
+    }
+
+    /// A new template on top of one that never got ready: the good pods stay, the unready ones make room.
+    #[test]
+    fn a_rollover_takes_unready_pods_first() {
+        assert_eq!(step(&["v1 8/8/8", "v3 5/5/0"]), "new 0");
+        assert_eq!(step(&["v1 8/8/8", "v3 0/0/0", "v2 0/0/0"]), "v2 5");
+        assert_eq!(step(&["v1 6/6/6", "v3 5/5/0", "v2 2/2/0"]), "v3 2", "never below 8 of 10 by our doing");
+    }
+
+    /// While nobody knows how many pods a ReplicaSet is making, nothing grows.
+    #[test]
+    fn growth_waits_for_what_is_under_way() {
+        assert_eq!(step(&["v1 8/8/8!", "v2 3/3/0"]), "");
+        assert_eq!(step(&["v1 10/10/10!"]), "new 0");
+        assert_eq!(step(&["v1 8/8/8", "v2 12/12/5!"]), "v2 10", "shrinking need not wait");
+    }
+}

@@ -161,3 +161,55 @@ fn is_shrinking(set: &ReplicaSet) -> bool {
 pub(super) fn observation(planner: DeploymentPlanner, set: &ReplicaSet) -> WaitingOn {
     WaitingOn::Observation { resource: planner.sets, key: set.meta.key.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::fixture::rollout;
+
+    /// maxSurge is 3 here and in the fixture's annotations.
+    fn step(replicas: i32, sets: &[&str]) -> String {
+        let strategy = json!({"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}});
+        rollout(json!({"replicas": replicas, "strategy": strategy}), sets)
+    }
+
+    #[test]
+    fn sizes_keep_their_proportions() {
+        assert_eq!(step(30, &["v1 8/8/8@10", "v2 5/5/0@10"]), "v1 20, v2 13");
+        assert_eq!(step(5, &["v1 20/20/20@30", "v2 13/13/0@30"]), "v1 5, v2 3");
+        assert_eq!(step(0, &["v1 8/8/8@10", "v2 5/5/0@10"]), "v1 0, v2 0");
+        assert_eq!(
+            step(11, &["v1 8/8/8@10", "v2 5/5/0@10"]),
+            "v1 9",
+            "what rounding leaves goes to the largest"
+        );
+    }
+
+    #[test]
+    fn growth_waits_for_pods_that_are_on_their_way_out() {
+        assert_eq!(step(30, &["v1 8/10/10@10", "v2 5/5/0@10"]), "");
+        assert_eq!(step(30, &["v1 8/8/8@10!", "v2 5/5/0@10"]), "");
+        assert_eq!(step(5, &["v1 8/10/10@10", "v2 5/5/0@10!"]), "v1 5, v2 3");
+    }
+
+    #[test]
+    fn the_only_one_gets_all() {
+        assert_eq!(step(7, &["v2 4/4/4@4"]), "v2 7");
+        assert_eq!(step(2, &["v2 4/4/4@4"]), "v2 2");
+        assert_eq!(step(4, &["v1 0/0/0", "v2 0/0/0@0"]), "v2 4");
+    }
+
+    #[test]
+    fn beside_a_complete_one_the_others_go() {
+        assert_eq!(step(10, &["v1 4/4/4@7", "v2 10/10/10"]), "v1 0");
+    }
+
+    /// Two ReplicaSets noted for another size under Recreate: upstream would look at nothing else any more.
+    #[test]
+    fn a_stale_note_never_stops_a_rollout() {
+        let recreate = json!({"replicas": 4, "strategy": {"type": "Recreate"}});
+        assert_eq!(rollout(recreate, &["v1 2/2/2@9", "v2 4/4/0@9"]), "v1 0");
+        assert_eq!(step(4, &["v1 4/4/4@9"]), "new 3");
+    }
+}

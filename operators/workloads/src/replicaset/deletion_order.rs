@@ -70,3 +70,44 @@ fn bucket(since: Timestamp, now: Timestamp) -> i8 {
     let age = now.as_nanosecond() - since.as_nanosecond();
     if age > 0 { age.ilog2() as i8 } else { -1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::fixture::replica_set_plan;
+
+    /// Of two pods, which one goes when one has to?
+    fn goes(pods: [&str; 2]) -> String {
+        let spec = json!({"replicas": 1, "minReadySeconds": 3});
+        let plan = replica_set_plan(spec.clone(), &pods, None);
+        let [a, b] = pods;
+        assert_eq!(plan, replica_set_plan(spec, &[b, a], None), "the order of the input must not matter");
+        let line = plan.lines().find(|line| line.contains("delete")).unwrap();
+        line.split("shop/").nth(1).unwrap().split(' ').next().unwrap().to_owned()
+    }
+
+    /// Each row is decided by one criterion, against all that come after it.
+    #[test]
+    fn each_criterion_beats_those_after_it() {
+        for (loser, winner) in [
+            ("z ready=9 cost=9", "a node=n"),
+            ("z cost=9", "a node=n cost=-9"),
+            ("z node=n cost=9", "a node=n ready=1 cost=-9"),
+            ("z node=n ready=1 cost=9", "a node=n ready=9 cost=-9"),
+            ("z node=n ready=9 cost=-1", "a node=m ready=4 restarts=7"),
+            ("z node=n ready=4", "a node=m ready=9 restarts=7"),
+            ("z node=n ready=9 restarts=1", "a node=m ready=9"),
+            ("a node=n ready=9", "b node=n ready=9"),
+        ] {
+            assert_eq!(goes([loser, winner]), loser[..1], "{loser} against {winner}");
+        }
+    }
+
+    #[test]
+    fn of_three_the_one_that_shares_its_node_goes() {
+        let pods = ["a node=m ready=9", "b node=n ready=9 restarts=5", "c node=m ready=8"];
+        let plan = replica_set_plan(json!({"replicas": 2}), &pods, None);
+        assert!(plan.contains("delete Pod shop/a") || plan.contains("delete Pod shop/c"), "{plan}");
+    }
+}

@@ -20,8 +20,6 @@ mod replicas;
 mod slots;
 mod snapshot;
 mod status;
-#[cfg(test)]
-mod tests;
 
 pub use replicas::BURST;
 pub use snapshot::{Memory, Snapshot, observe};

@@ -87,3 +87,84 @@ fn waits(snapshot: &Snapshot, counts: Counts, claims: &Claims<'_>) -> Vec<Waitin
         (claims.terminating > 0).then_some(WaitingOn::Terminating { pods: claims.terminating as i32 });
     pods.into_iter().chain(terminating).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use jiff::SignedDuration;
+    use serde_json::json;
+    use trysail_core::plan::Refusal;
+
+    use crate::fixture::{now, replica_set_plan};
+
+    fn plan(spec: serde_json::Value, pods: &[&str]) -> String {
+        replica_set_plan(spec, pods, None)
+    }
+
+    #[test]
+    fn pods_are_made_under_names_that_follow_from_the_owner() {
+        assert_snapshot!(plan(json!({"replicas": 2}), &["a failed", "b going node=n"]), @r#"
+        1. create Pod shop/web-xskdp (0 of 2 pods)
+        1. create Pod shop/web-mgm57 (0 of 2 pods)
+        waiting on 0 of 2 pods created
+        waiting on 1 pods still terminating
+        look again at 2026-01-01T00:00:11Z
+        "#);
+    }
+
+    #[test]
+    fn with_nothing_to_do_only_the_status_is_written() {
+        assert_snapshot!(plan(json!({"replicas": 1, "minReadySeconds": 30}), &["a node=n ready=5"]), @r#"
+        1. patch ReplicaSet shop/web status {"fullyLabeledReplicas":1,"observedGeneration":1,"readyReplicas":1,"replicas":1,"terminatingReplicas":0}
+        waiting on 0 of 1 pods available
+        look again at 2026-01-01T00:00:35Z
+        "#);
+    }
+
+    #[test]
+    fn claims_come_first() {
+        assert_snapshot!(plan(json!({"replicas": 1}), &["a node=n ready=5 stray", "b other", "c stray failed"]), @r#"
+        1. release Pod shop/b (no longer matches the selector)
+        1. adopt Pod shop/a (matches the selector)
+        look again at 2026-01-01T00:00:11Z
+        "#);
+    }
+
+    /// Until the next attempt is due nothing is created, and the condition says why.
+    #[test]
+    fn a_refusal_bars_creates_and_is_reported() {
+        let refused = |retry_in: i64| Refusal {
+            action: "CreatePod",
+            message: "exceeded quota".to_owned(),
+            attempts: 2,
+            retry_at: now() + SignedDuration::from_secs(retry_in),
+        };
+        let plan = |retry_in| replica_set_plan(json!({"replicas": 1}), &[], Some(refused(retry_in)));
+        assert_snapshot!(plan(4), @r#"
+        1. patch ReplicaSet shop/web status {"conditions":[{"lastTransitionTime":"2026-01-01T00:00:10Z","message":"exceeded quota","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}],"observedGeneration":1,"terminatingReplicas":0}
+        waiting on the API server, which refused: exceeded quota (next attempt at 2026-01-01T00:00:14Z)
+        waiting on 0 of 1 pods created
+        look again at 2026-01-01T00:00:14Z
+        "#);
+        assert_snapshot!(plan(0), @r#"
+        1. create Pod shop/web-xskdp (0 of 1 pods)
+        waiting on 0 of 1 pods created
+        look again at 2026-01-01T00:00:11Z
+        "#);
+    }
+
+    #[test]
+    fn everything_goes_without_being_sorted_when_nothing_is_wanted() {
+        assert_snapshot!(plan(json!({"replicas": 0}), &["b node=n", "a node=n ready=5"]), @r#"
+        1. delete Pod shop/a (2 of 0 pods)
+        1. delete Pod shop/b (2 of 0 pods)
+        look again at 2026-01-01T00:00:11Z
+        "#);
+    }
+
+    #[test]
+    fn a_burst_is_bounded() {
+        let plan = plan(json!({"replicas": i32::MAX}), &[]);
+        assert_eq!(plan.lines().filter(|line| line.contains("create Pod")).count(), super::replicas::BURST);
+    }
+}

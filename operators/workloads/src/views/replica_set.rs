@@ -86,9 +86,10 @@ impl<'de> Deserialize<'de> for ReplicaSet {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Wire { metadata, spec, status } = Wire::deserialize(deserializer)?;
         let template = spec.template.ok_or_else(|| serde::de::Error::missing_field("spec.template"))?;
-        let selector = match spec.selector.is_empty() {
-            true => Selector::from_labels(template.labels.clone()),
-            false => spec.selector,
+        let selector = if spec.selector.is_empty() {
+            Selector::from_labels(template.labels.clone())
+        } else {
+            spec.selector
         };
         Ok(Self {
             meta: metadata.meta,

@@ -1,4 +1,6 @@
 //! Decisions at work: transcripts and properties on a simulated cluster.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
 mod properties;
 mod scenarios;
