@@ -42,7 +42,7 @@ impl QueueConfig {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) phase: Phase,
-    /// Asked for by [`QueueState::add_at`], or an early attempt that is held back.
+    /// Asked for by `add_at`, or an early attempt that is held back.
     pub(super) requested: Option<Duration>,
     /// Asked for by the last turn.
     pub(super) planned: Option<Duration>,
