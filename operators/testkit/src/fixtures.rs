@@ -16,7 +16,7 @@ pub fn template(app: &str, image: &str) -> Value {
     })
 }
 
-fn workload(face: Face, kind: usize, name: &str, spec: Value) -> Value {
+fn workload(face: Face, kind: usize, name: &str, spec: &Value) -> Value {
     let resource = Cluster::resources(face)[kind];
     json!({
         "apiVersion": resource.api_version(),
@@ -32,7 +32,7 @@ pub fn deployment(face: Face, name: &str, replicas: i32, image: &str) -> Value {
         face,
         0,
         name,
-        json!({
+        &json!({
             "replicas": replicas,
             "selector": {"matchLabels": {"app": name}},
             "template": template(name, image),
@@ -46,7 +46,7 @@ pub fn replica_set(face: Face, name: &str, replicas: i32, image: &str) -> Value 
         face,
         1,
         name,
-        json!({
+        &json!({
             "replicas": replicas,
             "selector": {"matchLabels": {"app": name}},
             "template": template(name, image),
@@ -60,7 +60,7 @@ pub fn replication_controller(face: Face, name: &str, replicas: i32, image: &str
         face,
         2,
         name,
-        json!({
+        &json!({
             "replicas": replicas,
             "selector": {"app": name},
             "template": template(name, image),

@@ -127,19 +127,19 @@ impl Invariants {
                 family.active.iter().filter(|other| other.meta.controller == pod.meta.controller).count();
             let allowed = self.sets.get(&set.meta.uid).copied().unwrap_or(0).max(set.replicas.into());
             if own as i64 > allowed {
-                self.report(&pod, format!("{own} pods of a ReplicaSet that wants {allowed}"));
+                self.report(&pod, &format!("{own} pods of a ReplicaSet that wants {allowed}"));
             }
         }
         let Some(deployment) = &family.deployment else { return };
         let bounds = self.bounds(deployment);
         let total = family.active.len() as i64;
         if total > bounds.max_total {
-            self.report(&pod, format!("{total} pods where {} are allowed", bounds.max_total));
+            self.report(&pod, &format!("{total} pods where {} are allowed", bounds.max_total));
         }
         let others =
             family.running.iter().filter(|other| other.meta.controller != pod.meta.controller).count();
         if bounds.is_recreate && others > 0 {
-            self.report(&pod, format!("created beside {others} old pods"));
+            self.report(&pod, &format!("created beside {others} old pods"));
         }
     }
 
@@ -156,7 +156,7 @@ impl Invariants {
             && pod.ready_since.is_some_and(|since| since < whole_seconds(decided));
         let is_exempt = self.pods_fall_ill || self.views_lag;
         if !is_exempt && was_available && left < bounds.min_available {
-            self.report(&pod, format!("{left} pods left available of {}", bounds.min_available));
+            self.report(&pod, &format!("{left} pods left available of {}", bounds.min_available));
         }
     }
 
@@ -164,7 +164,7 @@ impl Invariants {
         self.deployments.get(&deployment.meta.uid).copied().unwrap_or_else(|| bounds(deployment))
     }
 
-    fn report(&mut self, pod: &Pod, what: String) {
+    fn report(&mut self, pod: &Pod, what: &str) {
         self.violations.push(format!("{}: {what}", pod.meta.key));
     }
 }

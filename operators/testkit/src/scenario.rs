@@ -79,7 +79,7 @@ impl Stage {
             "delete" | "orphan" => self.delete(verb, word(rest, 0)?)?,
             "crash" | "lose" | "lag" => self.fault(verb, rest),
             "quota" | "deny" | "allow" | "broken" | "manual" | "grace" | "stamp" => {
-                self.policy(verb, rest)?
+                self.policy(verb, rest)?;
             }
             _ => self.edit(verb, rest)?,
         }
@@ -155,12 +155,7 @@ impl Stage {
 
     fn journal(&mut self) -> String {
         let lines = std::mem::take(&mut self.manager.journal);
-        lines.iter().fold(String::new(), |text, line| text + "  " + &self.shorten(line) + "\n")
-    }
-
-    /// Pod names by their place, and no namespace: transcripts are for people.
-    fn shorten(&self, line: &str) -> String {
-        line.replace(&format!("{NAMESPACE}/"), "")
+        lines.iter().fold(String::new(), |text, line| text + "  " + &shorten(line) + "\n")
     }
 
     fn show(&self) -> String {
@@ -201,9 +196,9 @@ impl Stage {
         let plans = self.manager.why(&self.cluster);
         let mut text = String::new();
         for (key, plan) in plans {
-            let _ = writeln!(text, "  {}:", self.shorten(&key.to_string()));
+            let _ = writeln!(text, "  {}:", shorten(&key.to_string()));
             for line in plan.lines() {
-                let _ = writeln!(text, "    {}", self.shorten(line));
+                let _ = writeln!(text, "    {}", shorten(line));
             }
         }
         text
@@ -229,9 +224,10 @@ impl Stage {
     }
 
     fn delete(&mut self, verb: &str, target: &str) -> Result<(), String> {
-        let targets = match target.contains('#') {
-            true => self.pods(target)?.into_iter().map(|key| (PODS, key)).collect(),
-            false => vec![self.target(target)?],
+        let targets = if target.contains('#') {
+            self.pods(target)?.into_iter().map(|key| (PODS, key)).collect()
+        } else {
+            vec![self.target(target)?]
         };
         for (resource, key) in targets {
             if verb == "orphan" {
@@ -356,6 +352,11 @@ impl Stage {
         let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         found.iter().map(|object| Key::new(NAMESPACE, name(object).as_str())).collect()
     }
+}
+
+/// No namespace: transcripts are for people.
+fn shorten(line: &str) -> String {
+    line.replace(&format!("{NAMESPACE}/"), "")
 }
 
 fn word<'a>(words: &[&'a str], at: usize) -> Result<&'a str, String> {

@@ -59,7 +59,7 @@ impl Cluster {
         let held = self.get(resource, key).ok_or(ApiError::NotFound)?;
         let (uid, version) = preconditions;
         check_uid(&held, uid)?;
-        if version != 0 && held["metadata"]["resourceVersion"] != version.to_string() {
+        if version != 0 && version != Self::version_of(&held) {
             return Err(ApiError::Conflict("the object has been modified".to_owned()));
         }
         let mut object = (*held).clone();

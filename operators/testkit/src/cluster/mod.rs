@@ -123,6 +123,10 @@ impl Cluster {
         Uid::from(object["metadata"]["uid"].as_str().unwrap_or_default())
     }
 
+    pub(crate) fn version_of(object: &Value) -> u64 {
+        object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+
     /// Stores or removes an object and tells the watches.
     fn commit(&mut self, resource: Resource, key: &Key, object: Option<Value>, writer: Writer) -> u64 {
         self.revision += 1;

@@ -184,14 +184,14 @@ fn execute(cluster: &mut Cluster, action: &Action) -> Result<u64, Failure> {
     match &action.verb {
         Verb::Create { controller, body } => {
             match cluster.create(resource, body.to_value(), Writer::Controller) {
-                Ok(object) => Ok(revision_of(&object)),
+                Ok(object) => Ok(Cluster::version_of(&object)),
                 Err(ApiError::AlreadyExists) => settle_existing(cluster, resource, key, controller.as_ref()),
                 Err(error) => Err(failure(error)),
             }
         }
         Verb::Patch { subresource, body } => {
             let patched = patch(cluster, target.resource_version, *subresource, body);
-            patched.map(|object| revision_of(&object)).map_err(failure)
+            patched.map(|object| Cluster::version_of(&object)).map_err(failure)
         }
         Verb::Delete { .. } => match cluster.delete(resource, key, uid, Writer::Controller) {
             Ok(revision) => Ok(revision),
@@ -205,7 +205,7 @@ fn execute(cluster: &mut Cluster, action: &Action) -> Result<u64, Failure> {
             owners.push(owner.to_value());
             let body = json!({"metadata": {"ownerReferences": owners}});
             let patched = patch(cluster, target.resource_version, None, &body);
-            patched.map(|object| revision_of(&object)).map_err(failure)
+            patched.map(|object| Cluster::version_of(&object)).map_err(failure)
         }
         Verb::Release { owner } => {
             let held = cluster.get(resource, key).ok_or(Failure::Stale)?;
@@ -213,7 +213,7 @@ fn execute(cluster: &mut Cluster, action: &Action) -> Result<u64, Failure> {
             owners.retain(|reference| reference["uid"] != owner.to_string());
             let body = json!({"metadata": {"ownerReferences": owners}});
             let patched = patch(cluster, target.resource_version, None, &body);
-            patched.map(|object| revision_of(&object)).map_err(failure)
+            patched.map(|object| Cluster::version_of(&object)).map_err(failure)
         }
     }
 }
@@ -239,10 +239,6 @@ fn is_living(cluster: &Cluster, owner: &OwnerReference) -> Result<(), Failure> {
     let metadata = &held["metadata"];
     let is_same = metadata["uid"] == owner.uid.to_string();
     if is_same && metadata["deletionTimestamp"].is_null() { Ok(()) } else { Err(Failure::Stale) }
-}
-
-fn revision_of(object: &Value) -> u64 {
-    object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn failure(error: ApiError) -> Failure {

@@ -114,7 +114,7 @@ impl Manager {
         let lags = [self.deployments.lag, self.sets.lag, self.controllers.lag, self.pods.lag];
         let journal = std::mem::take(&mut self.journal);
         let is_gated = self.is_gated;
-        *self = Self { journal, is_gated, ..Self::start(self.face, cluster) };
+        *self = Self { is_gated, journal, ..Self::start(self.face, cluster) };
         [self.deployments.lag, self.sets.lag, self.controllers.lag, self.pods.lag] = lags;
     }
 
@@ -278,8 +278,7 @@ where
 /// The plan, audited: a violation is a bug in the planner, never a condition of the test.
 fn planned<P: Planner>(planner: &P, snapshot: &P::Snapshot) -> Plan<P::Memory> {
     let plan = planner.plan(snapshot);
-    if let Err(violation) = planner.audit(snapshot, &plan) {
-        panic!("{violation}\n{plan}");
-    }
+    let audited = planner.audit(snapshot, &plan).map_err(|violation| violation.to_string());
+    assert_eq!(audited, Ok(()), "{plan}");
     plan
 }

@@ -282,6 +282,10 @@ impl World {
     fn no_violation(&self) -> Result<(), TestCaseError> {
         let violations = self.cluster.invariants.violations();
         prop_assert!(violations.is_empty(), "{violations:#?}\n{:#?}", self.managers[0].journal);
+        // The simulated server validates statuses as upstream does: a planned one must never be refused.
+        let refused = self.managers.iter().flat_map(|manager| &manager.journal);
+        let refused: Vec<_> = refused.filter(|line| line.starts_with("refused patch")).collect();
+        prop_assert!(refused.is_empty(), "{refused:#?}");
         Ok(())
     }
 }
