@@ -3,6 +3,7 @@
 //! kube-scheduler would do the same with more work for the machine (and one event per pod for the API server), and
 //! none of it is the subject's. What the subject sees is the same: a pod that changes once when it is bound.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -10,21 +11,41 @@ use std::thread;
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::client::{Api, Watch};
+use super::client::{Api, Change, Versioned};
 use super::manifests;
 
 /// Bindings in flight: keeps up with the fastest subject on two cores.
 const SENDERS: usize = 4;
 
+const PODS: &str = "/api/v1/pods";
+/// A pod leaves this selection when it is bound, and that shows as its deletion.
+const UNBOUND: &str = "fieldSelector=spec.nodeName%3D";
+
 #[derive(Debug, Deserialize)]
 struct Pod {
     metadata: Name,
+    #[serde(default)]
+    spec: Spec,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Name {
     name: String,
     namespace: String,
+    resource_version: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    node_name: String,
+}
+
+impl Versioned for Pod {
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 }
 
 /// The binder at work. It ends with the API server's watch.
@@ -35,8 +56,12 @@ pub(crate) struct Binder {
 
 impl Binder {
     pub(crate) fn start(api: &Api) -> Result<Self> {
-        // Without a resourceVersion the server first sends what there is.
-        let watch = api.watch("/api/v1/pods", "fieldSelector=spec.nodeName%3D")?;
+        let mut waiting = Vec::new();
+        let version = api.list(PODS, |pod: Pod| {
+            if pod.spec.node_name.is_empty() {
+                waiting.push(pod.metadata);
+            }
+        })?;
         let (sender, receiver) = mpsc::channel::<Name>();
         let receiver = Arc::new(Mutex::new(receiver));
         let failed = Arc::new(AtomicBool::new(false));
@@ -51,9 +76,17 @@ impl Binder {
                 }
             });
         }
-        let flag = Arc::clone(&failed);
+        let (api, flag) = (api.clone(), Arc::clone(&failed));
         thread::spawn(move || {
-            if read(watch, &sender).is_err() {
+            let send = |pod: Name| match sender.send(pod) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            };
+            let _ = waiting.into_iter().try_for_each(&send);
+            let followed = api.follow(PODS, UNBOUND, version, |change: Change<Pod>| {
+                if change.deleted { ControlFlow::Continue(()) } else { send(change.object.metadata) }
+            });
+            if followed.is_err() {
                 flag.store(true, Ordering::Relaxed);
             }
         });
@@ -64,15 +97,6 @@ impl Binder {
     pub(crate) fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
-}
-
-fn read(mut watch: Watch, pods: &mpsc::Sender<Name>) -> Result<()> {
-    while let Some(event) = watch.next::<Pod>()? {
-        if event.kind == "ADDED" && pods.send(event.object.metadata).is_err() {
-            break;
-        }
-    }
-    Ok(())
 }
 
 fn bind(api: &Api, pod: &Name, turn: usize) {

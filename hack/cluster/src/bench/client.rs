@@ -4,6 +4,8 @@
 //! subject's own work. It retries nothing: on loopback a failed request is a fault of the bench.
 
 use std::io::{BufRead, BufReader, Read};
+use std::ops::ControlFlow;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -20,8 +22,10 @@ pub(crate) const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json
 /// Objects per page of a list: a page of pods stays below 10 MB.
 const PAGE: usize = 1000;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longer than any phase: a watch that ends by itself is a fault.
+/// Longer than any phase.
 const WATCH_SECONDS: u32 = 36_000;
+/// Between the end of a watch and the next, so that a server in trouble is not hammered.
+const REOPEN: Duration = Duration::from_millis(20);
 /// As many as threads that send at the same time.
 const CONNECTIONS: usize = 16;
 
@@ -31,15 +35,6 @@ pub(crate) struct Api {
     agent: Agent,
     base: String,
     token: String,
-}
-
-/// One event of a watch.
-#[derive(Debug, Deserialize)]
-pub(crate) struct WatchEvent<T> {
-    /// `ADDED`, `MODIFIED`, `DELETED` or `ERROR`.
-    #[serde(rename = "type")]
-    pub(crate) kind: String,
-    pub(crate) object: T,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,8 +106,31 @@ impl Api {
         }
     }
 
-    /// Opens a watch; `query` holds selectors and the resourceVersion.
-    pub(crate) fn watch(&self, path: &str, query: &str) -> Result<Watch> {
+    /// Calls `each` for every change after `version`, until the API server ends or `each` says that it is enough.
+    ///
+    /// A server closes the watch of a client that cannot follow at the moment, and expects it to come back: nothing
+    /// is lost by that, because the client says where it was.
+    pub(crate) fn follow<T: DeserializeOwned + Versioned>(
+        &self,
+        path: &str,
+        selector: &str,
+        mut version: String,
+        mut each: impl FnMut(Change<T>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        loop {
+            let mut watch = self.watch(path, &format!("{selector}&resourceVersion={version}"))?;
+            while let Some(event) = watch.next::<T>()? {
+                event.object.version().clone_into(&mut version);
+                let deleted = event.kind == "DELETED";
+                if each(Change { object: event.object, deleted }).is_break() {
+                    return Ok(());
+                }
+            }
+            thread::sleep(REOPEN);
+        }
+    }
+
+    fn watch(&self, path: &str, query: &str) -> Result<Watch> {
         let url = format!("{}{path}?watch=1&timeoutSeconds={WATCH_SECONDS}&{query}", self.base);
         let response = self.agent.get(url).header("Authorization", &self.token).call();
         let response = response.with_context(|| format!("cannot watch {path}"))?;
@@ -124,28 +142,46 @@ impl Api {
     }
 }
 
+/// An object that knows its resourceVersion.
+pub(crate) trait Versioned {
+    fn version(&self) -> &str;
+}
+
+/// An object that came, changed, or went.
+#[derive(Debug)]
+pub(crate) struct Change<T> {
+    pub(crate) object: T,
+    pub(crate) deleted: bool,
+}
+
+/// One event of a watch.
+#[derive(Debug, Deserialize)]
+struct WatchEvent<T> {
+    /// `ADDED`, `MODIFIED`, `DELETED` or `ERROR`.
+    #[serde(rename = "type")]
+    kind: String,
+    object: T,
+}
+
 /// An open watch.
-pub(crate) struct Watch {
+struct Watch {
     reader: BufReader<Box<dyn Read + Send>>,
     line: Vec<u8>,
 }
 
 impl Watch {
     /// The next event; none when the server closed the watch.
-    pub(crate) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<WatchEvent<T>>> {
+    fn next<T: DeserializeOwned>(&mut self) -> Result<Option<WatchEvent<T>>> {
         self.line.clear();
-        match self.reader.read_until(b'\n', &mut self.line) {
-            Ok(0) | Err(_) => return Ok(None),
-            Ok(_) => {}
-        }
-        if self.line.last() != Some(&b'\n') {
+        let read = self.reader.read_until(b'\n', &mut self.line).context("the watch broke off")?;
+        if read == 0 || self.line.last() != Some(&b'\n') {
             return Ok(None);
         }
-        let event: WatchEvent<T> = serde_json::from_slice(&self.line).context("cannot read a watch event")?;
-        if event.kind == "ERROR" {
-            bail!("the watch failed: {}", String::from_utf8_lossy(&self.line));
-        }
-        Ok(Some(event))
+        serde_json::from_slice(&self.line).map(Some).with_context(|| {
+            // An ERROR event carries a Status, which is no object of ours.
+            let text: String = String::from_utf8_lossy(&self.line).chars().take(200).collect();
+            format!("cannot read a watch event: {text}")
+        })
     }
 }
 

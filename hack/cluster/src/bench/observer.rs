@@ -1,5 +1,6 @@
 //! Keeps a `World` current: lists pods and Deployments, then watches them from there.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
-use super::client::{Api, Watch};
+use super::client::{Api, Change, Versioned};
 use super::world::{Deployment, Pod, World};
 
 const PODS: &str = "/api/v1/pods";
@@ -26,26 +27,30 @@ impl Observer {
         let now = Instant::now();
         let pods = api.list::<Pod>(PODS, |pod| world.pod(pod, false, now))?;
         let deployments = api.list::<Deployment>(DEPLOYMENTS, |deployment| world.deployment(&deployment))?;
-        let pods = api.watch(PODS, &format!("resourceVersion={pods}"))?;
-        let deployments = api.watch(DEPLOYMENTS, &format!("resourceVersion={deployments}"))?;
         let observer = Self { world: Arc::new(Mutex::new(world)), ended: Arc::default() };
-        observer.follow(pods, |world, pod: Pod, deleted| world.pod(pod, deleted, Instant::now()));
-        observer.follow(deployments, |world, deployment: Deployment, _| world.deployment(&deployment));
+        observer.follow(api, PODS, pods, |world, change: Change<Pod>| {
+            world.pod(change.object, change.deleted, Instant::now());
+        });
+        observer.follow(api, DEPLOYMENTS, deployments, |world, change: Change<Deployment>| {
+            world.deployment(&change.object);
+        });
         Ok(observer)
     }
 
-    fn follow<T: DeserializeOwned + 'static>(&self, mut watch: Watch, apply: fn(&mut World, T, bool)) {
-        let (world, ended) = (Arc::clone(&self.world), Arc::clone(&self.ended));
+    fn follow<T>(&self, api: &Api, path: &'static str, version: String, apply: fn(&mut World, Change<T>))
+    where
+        T: DeserializeOwned + Versioned + 'static,
+    {
+        let (api, world, ended) = (api.clone(), Arc::clone(&self.world), Arc::clone(&self.ended));
         thread::spawn(move || {
-            let reason = loop {
-                match watch.next::<T>() {
-                    Ok(Some(event)) => apply(&mut lock(&world), event.object, event.kind == "DELETED"),
-                    Ok(None) => break "the API server closed it".to_owned(),
-                    Err(error) => break format!("{error:#}"),
-                }
-            };
-            // The first reason is the cause; a second watch ends for the same.
-            let _ = ended.set(reason);
+            let result = api.follow(path, "", version, |change| {
+                apply(&mut lock(&world), change);
+                ControlFlow::Continue(())
+            });
+            if let Err(error) = result {
+                // The first reason is the cause; a second watch ends for the same.
+                let _ = ended.set(format!("{error:#}"));
+            }
         });
     }
 

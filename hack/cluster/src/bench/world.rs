@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::client::Versioned;
 use super::minimum::Coalesced;
 
 /// A pod, as far as it counts.
@@ -23,6 +24,7 @@ struct PodMeta {
     name: String,
     namespace: String,
     uid: String,
+    resource_version: String,
     #[serde(default)]
     labels: PodLabels,
     #[serde(default)]
@@ -57,6 +59,12 @@ struct Condition {
     status: String,
 }
 
+impl Versioned for Pod {
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
+}
+
 /// A Deployment, as far as it counts.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Deployment {
@@ -67,10 +75,18 @@ pub(crate) struct Deployment {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct DeploymentMeta {
     name: String,
     namespace: String,
+    resource_version: String,
     generation: u64,
+}
+
+impl Versioned for Deployment {
+    fn version(&self) -> &str {
+        &self.metadata.resource_version
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -260,7 +276,7 @@ mod tests {
     fn pod(name: &str, revision: u32, ready: bool, terminating: bool) -> Pod {
         let mut object = json!({
             "metadata": {
-                "name": name, "namespace": "bench-0", "uid": format!("uid-{name}"),
+                "name": name, "namespace": "bench-0", "uid": format!("uid-{name}"), "resourceVersion": "1",
                 "labels": {manifests::APP: "web-0000", manifests::REVISION: revision.to_string()},
                 "ownerReferences": [{"uid": format!("rs-{revision}"), "controller": true}],
             },
@@ -322,7 +338,7 @@ mod tests {
         let mut world = World::default();
         let deployment = |generation: u64, observed: u64| {
             let status = json!({"observedGeneration": observed, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3});
-            let meta = json!({"name": "web-0000", "namespace": "bench-0", "generation": generation});
+            let meta = json!({"name": "web-0000", "namespace": "bench-0", "resourceVersion": "1", "generation": generation});
             serde_json::from_value(json!({"metadata": meta, "spec": {"replicas": 3}, "status": status}))
                 .unwrap()
         };
