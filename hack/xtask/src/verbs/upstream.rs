@@ -63,24 +63,25 @@ pub(crate) fn on_native(name: &str, focus: &str) -> Result<Judged> {
     let cluster = existing(name, Controllers::Native)?;
     let options =
         Options { suite: "apps".to_owned(), focus: Some(focus.to_owned()), skip: None, procs: None };
-    let outcome = upstream::run(&options, &target(&cluster), &Progress::new())?;
+    let outcome = upstream::run(&options, &target(&cluster)?, &Progress::new())?;
     println!("{}", outcome.table);
     let count = |state| outcome.report.specs.values().filter(|spec| spec.state == state).count() as u64;
     let failures = outcome.report.failures();
-    let verdict = match failures.is_empty() {
-        true => Ok(()),
-        false => Err(anyhow!("the run does not count as passed:\n  {}", failures.join("\n  "))),
+    let verdict = if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow!("the run does not count as passed:\n  {}", failures.join("\n  ")))
     };
     Ok(Judged { passed: count(State::Passed), failed: count(State::Failed), verdict })
 }
 
-fn target(cluster: &Cluster) -> Target {
-    Target {
+fn target(cluster: &Cluster) -> Result<Target> {
+    Ok(Target {
         kubeconfig: cluster.kubeconfig(),
         audit_log: cluster.audit_log(),
-        kcm_controllers: cluster.config().kcm_controllers.clone(),
+        kcm_controllers: running_controllers(cluster)?,
         workers: cluster.config().workers,
-    }
+    })
 }
 
 /// Runs the verb.
@@ -111,12 +112,7 @@ pub(crate) fn run(args: &UpstreamArgs) -> Result<()> {
 
 fn on(cluster: &Cluster, args: &UpstreamArgs, options: &Options, progress: &Progress) -> Result<()> {
     load(cluster, progress)?;
-    let target = Target {
-        kubeconfig: cluster.kubeconfig(),
-        audit_log: cluster.audit_log(),
-        kcm_controllers: running_controllers(cluster)?,
-        workers: cluster.config().workers,
-    };
+    let target = target(cluster)?;
     if args.baseline {
         let path = upstream::make_baseline(options, &target, progress)?;
         println!("{}", path.display());
