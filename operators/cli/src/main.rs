@@ -58,7 +58,7 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(closed) {
         return ExitCode::from(BROKEN_PIPE);
     }
-    text::note(&format!("error: {error:#}"));
+    text::note(&format!("error: {}", failure::chain(error.as_ref())));
     ExitCode::FAILURE
 }
 

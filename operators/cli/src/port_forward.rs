@@ -21,6 +21,7 @@ use trysail_core::resource::PODS;
 use crate::{
     args::PortForward,
     cluster::Cluster,
+    failure::{Failure, chain},
     kind,
     kind::KindArg,
     pods,
@@ -100,7 +101,7 @@ async fn serve(listener: TcpListener, remote: u16, upstream: Arc<Upstream>) -> R
         let upstream = Arc::clone(&upstream);
         connections.spawn(async move {
             if let Err(error) = forward(connection, remote, &upstream).await {
-                note(&format!("port {remote}: {error:#}"));
+                note(&format!("port {remote}: {}", chain(error.as_ref())));
             }
         });
         while connections.try_join_next().is_some() {}
@@ -144,7 +145,7 @@ impl Upstream {
         Ok(pod.clone())
     }
 
-    fn failed(&self, pod: &str, error: kube::Error) -> crate::failure::Failure {
+    fn failed(&self, pod: &str, error: kube::Error) -> Failure {
         self.cluster.attempt("create", PODS).name(&format!("{pod}/portforward")).failed(error)
     }
 }
