@@ -126,7 +126,7 @@ fn replica_set(at: usize, text: &str, wanted: &Value) -> Value {
 }
 
 /// The plan for a ReplicaSet. Each pod is a line of words: its name, then `node=N`, `ready=SECONDS` (for how
-/// long), `failed`, `going`, `restarts=N`, `cost=N`, `stray` (without a controller), `other` (another label).
+/// long), `failed`, `young`, `going`, `restarts=N`, `cost=N`, `stray` (without a controller), `other` (another label).
 pub(crate) fn replica_set_plan(spec: Value, pods: &[&str], refusal: Option<Refusal>) -> String {
     let mut spec = spec;
     spec["selector"] = json!({"matchLabels": {"app": "web"}});
@@ -158,6 +158,7 @@ fn pod(text: &str) -> Value {
                     json!([{"type": "Ready", "status": "True", "lastTransitionTime": since}]);
             }
             "failed" => pod["status"]["phase"] = "Failed".into(),
+            "young" => pod["metadata"]["creationTimestamp"] = NOW.into(),
             "going" => pod["metadata"]["deletionTimestamp"] = NOW.into(),
             "restarts" => {
                 let count: i32 = value.parse().unwrap();

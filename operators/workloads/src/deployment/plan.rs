@@ -191,7 +191,9 @@ fn carry_out(
     plan.waiting_on.extend(waits(fleet, &counts));
 
     let is_living = !deployment.meta.is_terminating();
-    let own = draft.own.or_else(|| status::write_revision(planner, deployment, revision.as_deref()));
+    // A new rollout's status, which starts its deadline, comes before the record of its number.
+    let record = || status::write_revision(planner, deployment, revision.as_deref());
+    let own = draft.own.or_else(|| if creating.is_some() { None } else { record() });
     if let Some(own) = own.filter(|_| is_living) {
         plan.wave(vec![own]);
         return;

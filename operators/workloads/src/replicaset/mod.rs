@@ -6,6 +6,7 @@
 //! - [`replicas`]: how many to create or delete, and under which names (`spec.replicas`)
 //! - [`deletion_order`]: which pods go first
 //! - [`min_ready_seconds`]: when a ready pod counts as available
+//! - [`failing_pods`]: how fast pods are replaced that fail right away
 //! - [`failure`]: what a refusal of the API server leads to
 //! - [`status`]: what is reported
 //! - [`audit`]: invariants of every plan
@@ -13,6 +14,7 @@
 mod audit;
 mod claim;
 mod deletion_order;
+mod failing_pods;
 mod failure;
 mod min_ready_seconds;
 mod plan;

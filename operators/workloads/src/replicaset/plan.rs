@@ -8,7 +8,7 @@ use trysail_core::{
 use super::{
     Memory, ReplicaSetPlanner, Snapshot,
     claim::{self, Claims},
-    failure, min_ready_seconds, replicas,
+    failing_pods, failure, min_ready_seconds, replicas,
     status::{self, Counts},
 };
 use crate::StatusPace;
@@ -36,6 +36,9 @@ pub(super) fn plan(planner: ReplicaSetPlanner, snapshot: &Snapshot) -> Plan<Memo
         if counts.replicas != set.replicas {
             plan.requeue_by(retry_at);
         }
+    } else if let Some(at) = failing_pods::hold_until(snapshot).filter(|_| counts.replicas < set.replicas) {
+        plan.waiting_on.push(WaitingOn::Time { at, what: "pods fail right after they are created" });
+        plan.requeue_by(at);
     } else {
         resize = replicas::resize(planner, snapshot, &claims.active);
     }
@@ -160,6 +163,19 @@ mod tests {
         1. delete Pod shop/b (2 of 0 pods)
         look again at 2026-01-01T00:00:11Z
         "#);
+    }
+
+    /// The fourth failure in a row is replaced a second later, not at once.
+    #[test]
+    fn pods_that_keep_failing_are_replaced_more_slowly() {
+        let failed = ["a failed", "b failed", "c failed", "d failed"];
+        assert!(plan(json!({"replicas": 1}), &failed[..2]).contains("create Pod"));
+        assert!(plan(json!({"replicas": 2}), &failed).contains("create Pod"));
+        let young: Vec<String> = failed.iter().map(|pod| format!("{pod} young")).collect();
+        let young: Vec<&str> = young.iter().map(String::as_str).collect();
+        let plan = plan(json!({"replicas": 1}), &young);
+        assert!(!plan.contains("create Pod"), "{plan}");
+        assert!(plan.contains("2026-01-01T00:00:12Z: pods fail right after they are created"), "{plan}");
     }
 
     #[test]
