@@ -40,16 +40,18 @@ pub(crate) struct Start<'a> {
 
 impl Start<'_> {
     pub(crate) fn run(self) -> Result<()> {
+        // May compile for minutes, so before anything is made that a Ctrl-C would have to remove.
+        let images = image::ensure_images(&self.images(), self.progress)?;
+        interrupt::check()?;
         let subnet = self.claim()?;
-        let images = std::thread::scope(|scope| -> Result<Vec<ImageTar>> {
+        std::thread::scope(|scope| {
             let certificates = scope.spawn(|| {
                 self.progress
                     .run("certificates", || pki::generate(self.bin, self.layout, self.config, subnet))
             });
-            let images = image::ensure_images(&self.images(), self.progress)?;
-            self.progress.run("switch", || self.make_switch(subnet))?;
+            let switch = self.progress.run("switch", || self.make_switch(subnet));
             join(certificates)?;
-            Ok(images)
+            switch
         })?;
         self.start_nodes(&self.config.nodes(), subnet)?;
         std::thread::scope(|scope| {
