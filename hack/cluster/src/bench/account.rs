@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::cgroup::{self, Hierarchies};
 
-/// Marks the bench's groups on the host.
-const MARK: &str = "bench";
+/// Marks the bench's groups on the host; no cluster can have such a name.
+const MARK: &str = "_bench";
 const SUBJECT: &str = "subject";
 
 /// The control group of one subject; removed when dropped.

@@ -23,14 +23,14 @@ const UNBOUND: &str = "fieldSelector=spec.nodeName%3D";
 
 #[derive(Debug, Deserialize)]
 struct Pod {
-    metadata: Name,
+    metadata: PodMeta,
     #[serde(default)]
     spec: Spec,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Name {
+struct PodMeta {
     name: String,
     namespace: String,
     resource_version: String,
@@ -62,7 +62,7 @@ impl Binder {
                 waiting.push(pod.metadata);
             }
         })?;
-        let (sender, receiver) = mpsc::channel::<Name>();
+        let (sender, receiver) = mpsc::channel::<PodMeta>();
         let receiver = Arc::new(Mutex::new(receiver));
         let failed = Arc::new(AtomicBool::new(false));
         let turn = Arc::new(AtomicUsize::new(0));
@@ -78,7 +78,7 @@ impl Binder {
         }
         let (api, flag) = (api.clone(), Arc::clone(&failed));
         thread::spawn(move || {
-            let send = |pod: Name| match sender.send(pod) {
+            let send = |pod: PodMeta| match sender.send(pod) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             };
@@ -99,7 +99,7 @@ impl Binder {
     }
 }
 
-fn bind(api: &Api, pod: &Name, turn: usize) {
+fn bind(api: &Api, pod: &PodMeta, turn: usize) {
     let path = format!("/api/v1/namespaces/{}/pods/{}/binding", pod.namespace, pod.name);
     let node = manifests::node_name(turn % manifests::NODES);
     // A pod that was deleted meanwhile cannot be bound, and the end of the API server ends everything: a pod that

@@ -31,8 +31,8 @@ const QPS: u32 = 10_000;
 /// A subject is quiet once it used less than this share of a core …
 const QUIET_SHARE: f64 = 0.02;
 /// … in each of so many windows one after the other.
-const QUIET_WINDOWS: u32 = 3;
-const WINDOW: Duration = Duration::from_secs(1);
+const QUIET_WINDOWS: u32 = 12;
+const WINDOW: Duration = Duration::from_millis(250);
 /// A subject that is busy for so long without work will always be; its figures then say so.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
 

@@ -132,6 +132,13 @@ const FIGURES: &[Figure] = &[
         phases: |_| true,
     },
     Figure {
+        name: "of these, specs of owners",
+        digits: 0,
+        take: |f| Some(f.calls.spec_writes() as f64),
+        goal: |_, _| Goal::None,
+        phases: |phase| matches!(phase, Phase::Burst | Phase::Rolling),
+    },
+    Figure {
         name: "writes / minimum",
         digits: 3,
         take: |f| (f.minimum_writes > 0).then(|| f.writes as f64 / f.minimum_writes as f64),
