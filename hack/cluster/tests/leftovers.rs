@@ -220,6 +220,19 @@ fn nothing_is_left() {
     let ready = must(&["kubectl", "wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s"]);
     assert_eq!(ready.lines().count(), 3, "{ready}");
 
+    // Single components: killed, it comes back; stopped, it stays down.
+    let control_plane = trysail_cluster::Cluster::open(NAME).unwrap().node("cp").unwrap();
+    let old = control_plane.component_pid("kube-scheduler").unwrap();
+    control_plane.restart_component("kube-scheduler").unwrap();
+    assert_ne!(control_plane.component_pid("kube-scheduler").unwrap(), old);
+    control_plane.stop_component("kube-controller-manager").unwrap();
+    control_plane.restart_component("kube-scheduler").unwrap();
+    let down = control_plane.component_pid("kube-controller-manager").unwrap_err().to_string();
+    assert!(down.contains("kube-controller-manager on node cp is down"), "{down}");
+    control_plane.start_component("kube-controller-manager").unwrap();
+    control_plane.component_pid("kube-controller-manager").unwrap();
+    assert_eq!(control_plane.exec(&["hostname"]).unwrap().trim(), "cp");
+
     // A loop device outlives its node unless somebody detaches it; also one that stands on another.
     must(&["exec", "w2", "--", "sh", "-c", LOOPS]);
     assert!(output("losetup", &["--list"]).contains("/var/lib/pool"), "the loops are not there");
