@@ -94,11 +94,11 @@ pub(crate) fn build_manager() -> Result<PathBuf> {
     let root = setup::repo_root();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run(command(cargo)
-        .args(["build", "--release", "--quiet", "--package", "trysail-manager"])
+        .args(["build", "--profile", "dist", "--quiet", "--package", "trysail-manager"])
         .current_dir(&root))
     .context("trysail-manager cannot be built")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/trysail-manager"))
+    Ok(target.join("dist/trysail-manager"))
 }
 
 /// A subject at work. Dropping it ends it.
