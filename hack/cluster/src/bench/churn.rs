@@ -15,7 +15,7 @@ use super::scale::Scale;
 use crate::interrupt;
 
 /// Patches in flight.
-const SENDERS: u64 = 4;
+const SENDERS: u64 = 8;
 /// Of how many pods one changes its readiness.
 const FLIPPING: u64 = 10;
 /// A prime: neighbours in time are not of one Deployment.

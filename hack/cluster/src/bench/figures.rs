@@ -47,6 +47,8 @@ pub struct Figures {
     pub cpu_seconds: f64,
     /// CPU time of the API server over the same time.
     pub apiserver_cpu_seconds: f64,
+    /// CPU time of the bench itself, which both subjects have beside them.
+    pub bench_cpu_seconds: f64,
     /// Share of a core that the subject used while nothing happened (starts only).
     pub idle_cpu: Option<f64>,
     /// Resident memory at the end.

@@ -1,6 +1,7 @@
 //! Where a bench lives while it runs: one directory in memory with certificates, credentials, logs and etcd's data.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,6 @@ use tempfile::TempDir;
 
 use crate::config::KUBERNETES_VERSION;
 use crate::process::{command, run};
-use crate::progress::Progress;
 use crate::setup::{self, Group};
 
 /// Data of etcd stay in memory: the subjects are compared, not the disk.
@@ -59,9 +59,9 @@ impl User {
         }
     }
 
-    /// Good for one run on loopback, so not worth a secret generator: the directory is readable by us alone.
-    pub(crate) fn token(self) -> String {
-        format!("{}-{}", std::process::id(), self.name().replace(':', "-"))
+    /// The name as part of a file's.
+    fn file_name(self) -> String {
+        self.name().replace(':', "-")
     }
 }
 
@@ -69,14 +69,15 @@ impl User {
 #[derive(Debug)]
 pub(crate) struct Home {
     dir: TempDir,
+    /// Other users of this machine reach loopback, too.
+    secret: String,
     bin: PathBuf,
     tools: PathBuf,
 }
 
 impl Home {
-    pub(crate) fn prepare(progress: &Progress) -> Result<Self> {
-        let bin = setup::ensure(Group::Cluster, progress)?;
-        let tools = setup::ensure(Group::Tools, progress)?;
+    pub(crate) fn prepare() -> Result<Self> {
+        let (bin, tools) = (setup::bin_dir(Group::Cluster)?, setup::bin_dir(Group::Tools)?);
         remove_orphans(Path::new(MEMORY_DIR), PREFIX);
         let space = statvfs(MEMORY_DIR).with_context(|| format!("{MEMORY_DIR} is needed for etcd's data"))?;
         if space.blocks_available() * space.fragment_size() < SPACE {
@@ -84,11 +85,12 @@ impl Home {
         }
         let prefix = format!("{PREFIX}{}-", std::process::id());
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(MEMORY_DIR);
-        let home = Self { dir: dir.context("cannot make a directory in memory")?, bin, tools };
+        let home =
+            Self { dir: dir.context("cannot make a directory in memory")?, secret: secret()?, bin, tools };
         for path in [home.pki(), home.logs()] {
             fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         }
-        home.write("tokens.csv", &tokens())?;
+        home.write("tokens.csv", &home.tokens())?;
         home.write("audit-policy.json", &audit_policy())?;
         home.write("stages.yaml", &stages()?)?;
         home.certificates()?;
@@ -128,6 +130,17 @@ impl Home {
         fs::read(self.pki().join("ca.crt")).context("cannot read the bench's CA")
     }
 
+    pub(crate) fn token(&self, user: User) -> String {
+        format!("{}-{}", self.secret, user.file_name())
+    }
+
+    fn tokens(&self) -> String {
+        let line = |user: User| {
+            format!("{},{},{},\"{}\"\n", self.token(user), user.name(), user.name(), user.group())
+        };
+        User::ALL.into_iter().map(line).collect()
+    }
+
     /// Writes the credentials of `user` for the API server on `port`.
     pub(crate) fn kubeconfig(&self, user: User, port: u16) -> Result<PathBuf> {
         let config = json!({
@@ -136,10 +149,10 @@ impl Home {
                 "server": format!("https://127.0.0.1:{port}"),
                 "certificate-authority": self.pki().join("ca.crt"),
             }}],
-            "users": [{"name": "bench", "user": {"token": user.token()}}],
+            "users": [{"name": "bench", "user": {"token": self.token(user)}}],
             "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
         });
-        let name = format!("{}.kubeconfig", user.name().replace(':', "-"));
+        let name = format!("{}.kubeconfig", user.file_name());
         self.write(&name, &config.to_string())?;
         Ok(self.path(&name))
     }
@@ -183,10 +196,11 @@ apiServer:
     )
 }
 
-fn tokens() -> String {
-    let line =
-        |user: User| format!("{},{},{},\"{}\"\n", user.token(), user.name(), user.name(), user.group());
-    User::ALL.into_iter().map(line).collect()
+fn secret() -> Result<String> {
+    let mut bytes = [0; 16];
+    let mut random = fs::File::open("/dev/urandom").context("cannot read /dev/urandom")?;
+    random.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
+    Ok(hex::encode(bytes))
 }
 
 /// Every request of the subject and no others: the log is the count of its API calls.

@@ -42,6 +42,7 @@ pub use self::scale::Scale;
 pub use self::subject::Subject;
 pub use self::table::{Bar, Row};
 use crate::progress::Progress;
+use crate::setup::Group;
 use crate::{interrupt, process, setup};
 
 /// For each round that was asked for, so many may be tried before an unsteady one has to do.
@@ -62,13 +63,17 @@ pub struct Options {
 pub fn workloads(options: &Options, progress: &Progress) -> Result<Report> {
     check(options)?;
     let _alone = lock()?;
-    interrupt::catch_signals()?;
+    for group in [Group::Cluster, Group::Tools] {
+        setup::ensure(group, progress)?;
+    }
     let manager = if options.subjects.contains(&Subject::Ours) {
         Some(progress.run("build trysail-manager for release", subject::build_manager)?)
     } else {
         None
     };
-    let home = progress.run("prepare certificates and credentials", || Home::prepare(progress))?;
+    // From here on there is something to clean; a build needs no help to be interrupted.
+    interrupt::catch_signals()?;
+    let home = progress.run("prepare certificates and credentials", Home::prepare)?;
     let result = rounds(options, &home, manager.as_deref(), progress);
     if result.is_err() {
         keep_logs(&home, progress);

@@ -81,7 +81,7 @@ impl<'a> Plane<'a> {
     }
 
     pub(crate) fn api(&self, user: User) -> Result<Api> {
-        Api::new(self.api_port, &self.home.authority()?, &user.token())
+        Api::new(self.api_port, &self.home.authority()?, &self.home.token(user))
     }
 
     pub(crate) fn kubeconfig(&self, user: User) -> Result<std::path::PathBuf> {

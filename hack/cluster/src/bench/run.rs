@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use super::account::process_cpu;
 use super::binder::Binder;
 use super::calls::Calls;
 use super::client::Api;
@@ -42,6 +43,7 @@ pub(crate) struct Mark {
     at: Instant,
     cpu: Duration,
     apiserver_cpu: Duration,
+    bench_cpu: Duration,
     audit: u64,
 }
 
@@ -63,7 +65,8 @@ impl<'a> Run<'a> {
         wait_calm(&mut plane)?;
         observer.world().begin_phase();
         let apiserver_cpu = plane.apiserver_cpu()?;
-        let started = Mark { at: Instant::now(), cpu: Duration::ZERO, apiserver_cpu, audit: 0 };
+        let bench_cpu = own_cpu()?;
+        let started = Mark { at: Instant::now(), cpu: Duration::ZERO, apiserver_cpu, bench_cpu, audit: 0 };
         let subject = Running::start(subject, home, &plane, manager)?;
         Ok(Self { subject, plane, observer, binder, home, started })
     }
@@ -82,7 +85,7 @@ impl<'a> Run<'a> {
         self.observer.world().begin_phase();
         let (_, audit) = Calls::read(&self.home.audit_log(), self.started.audit)?;
         let (cpu, apiserver_cpu) = (self.subject.cpu()?, self.plane.apiserver_cpu()?);
-        Ok(Mark { at: Instant::now(), cpu, apiserver_cpu, audit })
+        Ok(Mark { at: Instant::now(), cpu, apiserver_cpu, bench_cpu: own_cpu()?, audit })
     }
 
     /// The figures since `mark`. `pod_writes` is the number of creates and deletes that the phase needs, `limit`
@@ -100,6 +103,7 @@ impl<'a> Run<'a> {
                 .apiserver_cpu()?
                 .saturating_sub(mark.apiserver_cpu)
                 .as_secs_f64(),
+            bench_cpu_seconds: own_cpu()?.saturating_sub(mark.bench_cpu).as_secs_f64(),
             idle_cpu: None,
             rss: memory.rss,
             rss_anon: memory.anon,
@@ -197,6 +201,10 @@ impl<'a> Run<'a> {
         last(&self.plane)?;
         self.plane.stop()
     }
+}
+
+fn own_cpu() -> Result<Duration> {
+    process_cpu(std::process::id())
 }
 
 /// Waits until the API server does little; goes on after a while, since nothing here depends on it but noise.

@@ -1,10 +1,11 @@
 //! The two subjects: how each is started, and how one sees that it has nothing left to do.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::account::{Account, Memory};
@@ -12,7 +13,6 @@ use super::daemon::{Daemon, free_ports};
 use super::home::{Home, User};
 use super::plane::Plane;
 use crate::interrupt;
-use crate::process::{command, run};
 use crate::setup;
 
 /// Who is measured.
@@ -93,10 +93,13 @@ impl Subject {
 pub(crate) fn build_manager() -> Result<PathBuf> {
     let root = setup::repo_root();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    run(command(cargo)
-        .args(["build", "--profile", "dist", "--quiet", "--package", "trysail-manager"])
-        .current_dir(&root))
-    .context("trysail-manager cannot be built")?;
+    // In our own process group: Ctrl-C is for the compiler, too.
+    let mut build = Command::new(cargo);
+    build.args(["build", "--profile", "dist", "--package", "trysail-manager"]).current_dir(&root);
+    let status = build.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("trysail-manager cannot be built ({status}): see above, or measure --subject kcm alone");
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(target.join("dist/trysail-manager"))
 }

@@ -115,6 +115,20 @@ const FIGURES: &[Figure] = &[
         phases: |_| true,
     },
     Figure {
+        name: "the bench's CPU-seconds",
+        digits: 1,
+        take: |f| Some(f.bench_cpu_seconds),
+        goal: |_, _| Goal::None,
+        phases: |phase| !matches!(phase, Phase::Start(_)),
+    },
+    Figure {
+        name: "status patches a second",
+        digits: 0,
+        take: |f| f.rate,
+        goal: |_, _| Goal::None,
+        phases: |phase| phase == Phase::Churn,
+    },
+    Figure {
         name: "seconds",
         digits: 1,
         take: |f| Some(f.seconds),
