@@ -28,6 +28,8 @@ fn dependencies() -> Result<()> {
     if cargo(&["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
         return run(cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]));
     }
-    eprintln!("note: cargo-deny is not installed, so deny.toml was not checked: cargo install cargo-deny --locked");
+    eprintln!(
+        "note: cargo-deny is not installed, so deny.toml was not checked: cargo install cargo-deny --locked"
+    );
     Ok(())
 }

@@ -53,10 +53,12 @@ pub(crate) fn load_images(cluster: &Cluster, groups: &[ImageGroup], progress: &P
                 .into_iter()
                 .map(|node| {
                     let archives = &archives;
-                    scope.spawn(move || archives.iter().try_for_each(|archive| node.load_image(&archive.path)))
+                    scope
+                        .spawn(move || archives.iter().try_for_each(|archive| node.load_image(&archive.path)))
                 })
                 .collect();
-            jobs.into_iter().try_for_each(|job| job.join().unwrap_or_else(|_| Err(anyhow!("an import panicked"))))
+            jobs.into_iter()
+                .try_for_each(|job| job.join().unwrap_or_else(|_| Err(anyhow!("an import panicked"))))
         })
     })
 }

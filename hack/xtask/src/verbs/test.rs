@@ -3,6 +3,8 @@
 //! One cluster serves all of it: kube-controller-manager's workload controllers are off, our manager runs as a
 //! static pod in their place, and the chart is installed beside it, so both faces are judged in one go.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use trysail_cluster::config::{self, ClusterConfig};
 use trysail_cluster::image::ImageGroup;
@@ -12,7 +14,7 @@ use trysail_cluster::{Cluster, down, up};
 
 use super::{
     lint, release, setup,
-    stage::{Counts, Stages, cargo, run_tests},
+    stage::{Counts, Stages, cargo, root, run as run_command, run_tests},
     upstream,
 };
 
@@ -35,15 +37,28 @@ pub(crate) struct TestArgs {
 /// Runs the verb.
 pub(crate) fn run(arguments: &TestArgs) -> Result<()> {
     let mut stages = Stages::default();
-    stages.run("setup", |_| setup::for_tests());
+    if !stages.run("setup", |_| setup::for_tests()) {
+        return stages.finish();
+    }
     stages.run("lint", |_| lint::lint(&lint::LintArgs::default()));
-    stages.run("unit, property, scenario and drift tests", |counts| {
-        run_tests(cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]), counts)
-    });
+    stages.run("unit, property, scenario and drift tests", |counts| without_cluster(counts));
     if !arguments.no_cluster {
         on_cluster(&mut stages, arguments.keep);
     }
     stages.finish()
+}
+
+/// Tests that compare programs with files find the programs through their environment.
+fn without_cluster(counts: &mut Counts) -> Result<()> {
+    run_command(cargo(&["build", "--workspace", "--bins", "--locked"]))?;
+    let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    tests.env("HELM", tools::tool("helm")?).env("MANAGER", program("trysail-manager"));
+    run_tests(tests, counts)
+}
+
+/// A program of ours as the last stage built it.
+fn program(name: &str) -> PathBuf {
+    root().join("target/debug").join(name)
 }
 
 fn on_cluster(stages: &mut Stages, keep: bool) {
@@ -83,7 +98,7 @@ fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
     tests.args(["--", "--test-threads=1"]);
     tests.env("KUBECONFIG", cluster.kubeconfig());
     tests.env("TRYSAIL_CLUSTER", CLUSTER).env("TRYSAIL_E2E_FACES", "crd,native");
-    tests.env("TRYSAIL_HELM", tools::tool("helm")?);
+    tests.env("TRYSAIL_HELM", tools::tool("helm")?).env("TRYSAIL_CLI", program("trysail"));
     run_tests(tests, counts)
 }
 
@@ -100,6 +115,6 @@ fn conformance(counts: &mut Counts) -> Result<()> {
 
 fn leftovers(counts: &mut Counts) -> Result<()> {
     let mut tests = cargo(&["test", "--locked", "--package", "trysail-cluster", "--test", "leftovers"]);
-    tests.args(["--", "--test-threads=1", "--ignored"]);
+    tests.env("TRYSAIL_CLUSTER_TESTS", "1").env("TRYSAIL_XTASK", program("xtask"));
     run_tests(tests, counts)
 }

@@ -50,6 +50,11 @@ fn demo(cluster: &Cluster) -> Result<()> {
     let manifest = root().join("hack/demo/web.yaml");
     let manifest = manifest.to_str().context("the checkout's path is not UTF-8")?;
     cluster.run_kubectl(&["apply", "-f", manifest])?;
-    cluster.run_kubectl(&["wait", "--for=condition=Ready", "--timeout=120s", "deployments.apps.trysail.dev/web"])?;
+    cluster.run_kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "--timeout=120s",
+        "deployments.apps.trysail.dev/web",
+    ])?;
     Ok(())
 }
