@@ -114,10 +114,8 @@ pub(crate) fn bring_up(name: &str, options: &UpArgs) -> Result<Cluster> {
 
 impl UpArgs {
     fn config(&self, name: &str) -> ClusterConfig {
-        let default = || match self.native_manager {
-            true => config::controllers_without_native(),
-            false => "*".to_owned(),
-        };
+        let default =
+            || if self.native_manager { config::controllers_without_native() } else { "*".to_owned() };
         ClusterConfig {
             name: name.to_owned(),
             workers: self.nodes,

@@ -65,12 +65,14 @@ fn print_log(path: &Path, args: &LogsArgs) -> Result<()> {
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     println!("{}", last_lines(&String::from_utf8_lossy(&text), args.tail));
-    while args.follow {
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
         text.clear();
         // A regular file: reading at its end returns at once, and again once it has grown.
         file.read_to_end(&mut text)?;
         std::io::stdout().write_all(&text)?;
         std::thread::sleep(FOLLOW_EVERY);
     }
-    Ok(())
 }

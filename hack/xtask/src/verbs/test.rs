@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &TestArgs) -> Result<()> {
         return stages.finish();
     }
     stages.run("lint", |_| lint::lint(&lint::LintArgs::default()));
-    stages.run("unit, property, scenario and drift tests", |counts| without_cluster(counts));
+    stages.run("unit, property, scenario and drift tests", without_cluster);
     if !arguments.no_cluster {
         on_cluster(&mut stages, arguments.keep);
     }
@@ -69,11 +69,11 @@ fn on_cluster(stages: &mut Stages, keep: bool) {
     });
     if let Some(cluster) = &cluster {
         stages.run("end-to-end tests", |counts| end_to_end(cluster, counts));
-        stages.run("upstream's conformance specs of our kinds", |counts| conformance(counts));
+        stages.run("upstream's conformance specs of our kinds", conformance);
     }
     if !keep {
         stages.run("down", |_| down(CLUSTER, &Progress::new()));
-        stages.run("nothing is left of a cluster", |counts| leftovers(counts));
+        stages.run("nothing is left of a cluster", leftovers);
     }
 }
 
