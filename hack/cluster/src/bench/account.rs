@@ -37,9 +37,7 @@ pub(crate) struct Memory {
 impl Account {
     /// Makes the group, after removing what an earlier, killed bench left.
     pub(crate) fn open() -> Result<Self> {
-        for dir in cgroup::find_groups(MARK) {
-            cgroup::remove(&dir)?;
-        }
+        sweep()?;
         let below = |dir: &Path| dir.join(format!("trysail.{MARK}")).join(SUBJECT);
         let account = match Hierarchies::detect()? {
             Hierarchies::V1(all) => {
@@ -89,6 +87,11 @@ impl Drop for Account {
             let _ = cgroup::remove(dir);
         }
     }
+}
+
+/// Removes the groups of killed benches.
+pub(crate) fn sweep() -> Result<()> {
+    cgroup::find_groups(MARK).iter().try_for_each(|dir| cgroup::remove(dir))
 }
 
 fn parse_cpu(text: &str, version_two: bool) -> Option<Duration> {

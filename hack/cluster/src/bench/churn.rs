@@ -18,8 +18,8 @@ use crate::interrupt;
 const SENDERS: u64 = 8;
 /// Of how many pods one changes its readiness.
 const FLIPPING: u64 = 10;
-/// A prime: neighbours in time are not of one Deployment.
-const STRIDE: u64 = 7919;
+/// A prime, such that pods that change their readiness one after the other are of different Deployments.
+const STRIDE: u64 = 7333;
 
 /// Patches for the time that `scale` says; returns the rate that was reached.
 pub(crate) fn churn(api: &Api, pods: &[(String, String)], scale: &Scale) -> Result<f64> {
@@ -87,6 +87,16 @@ fn flips(at: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Or what should be one change of many owners would be many changes of one.
+    #[test]
+    fn neighbours_in_time_are_of_different_deployments() {
+        for (pods, replicas) in [(200, 20), (10_000, 100)] {
+            let flipping = (0..pods).filter(|number| flips(index(*number, pods)));
+            let owners: Vec<u64> = flipping.map(|number| index(number, pods) / replicas).collect();
+            assert!(owners.windows(2).all(|pair| pair[0] != pair[1]), "{pods}: {owners:?}");
+        }
+    }
 
     /// Or some pods would never change, and others twice as often.
     #[test]

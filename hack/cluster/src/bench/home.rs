@@ -78,7 +78,7 @@ pub(crate) struct Home {
 impl Home {
     pub(crate) fn prepare() -> Result<Self> {
         let (bin, tools) = (setup::bin_dir(Group::Cluster)?, setup::bin_dir(Group::Tools)?);
-        remove_orphans(Path::new(MEMORY_DIR), PREFIX);
+        sweep();
         let space = statvfs(MEMORY_DIR).with_context(|| format!("{MEMORY_DIR} is needed for etcd's data"))?;
         if space.blocks_available() * space.fragment_size() < SPACE {
             bail!("{MEMORY_DIR} has less than {} GiB free: enlarge it or free memory", SPACE >> 30);
@@ -221,6 +221,11 @@ fn stages() -> Result<String> {
         text += &fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     }
     Ok(text)
+}
+
+/// Removes the homes of killed benches.
+pub(crate) fn sweep() {
+    remove_orphans(Path::new(MEMORY_DIR), PREFIX);
 }
 
 /// Removes what killed benches left in `parent`: a name says whose each is.

@@ -75,12 +75,25 @@ pub fn workloads(options: &Options, progress: &Progress) -> Result<Report> {
     interrupt::catch_signals()?;
     let home = progress.run("prepare certificates and credentials", Home::prepare)?;
     let result = rounds(options, &home, manager.as_deref(), progress);
-    if result.is_err() {
+    if result.as_ref().is_err_and(|error| !error.is::<interrupt::Interrupted>()) {
         keep_logs(&home, progress);
     }
     let report = Report::new(options, result?)?;
     report.write(&output_dir()?.join("workloads.json"))?;
     Ok(report)
+}
+
+/// Removes what a bench left that was killed: its processes ended with it, but its directory in memory and its control
+/// groups did not. A bench that is running keeps its own.
+pub fn sweep() -> Result<()> {
+    match lock() {
+        Ok(_alone) => {
+            home::sweep();
+            account::sweep()
+        }
+        // Somebody is measuring; what lies there is theirs.
+        Err(_) => Ok(()),
+    }
 }
 
 fn rounds(options: &Options, home: &Home, manager: Option<&Path>, progress: &Progress) -> Result<Vec<Round>> {
