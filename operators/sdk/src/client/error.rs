@@ -10,6 +10,10 @@ use tower::BoxError;
 
 use super::fence::FenceClosed;
 
+/// The API server asks for seconds. What a proxy asks for during its maintenance is no reason to leave objects
+/// alone for a day.
+const LONGEST_WISH: Duration = Duration::from_secs(60);
+
 /// A request that did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -159,7 +163,7 @@ impl Status {
 
     fn retry_after(&self) -> Option<Duration> {
         let seconds = self.details.as_ref()?.retry_after_seconds;
-        (seconds > 0).then(|| Duration::from_secs(seconds))
+        (seconds > 0).then(|| Duration::from_secs(seconds).min(LONGEST_WISH))
     }
 
     fn class(&self) -> Class {
@@ -274,6 +278,12 @@ mod tests {
                 Class::NamespaceTerminating,
             ),
             (429, r#"{"details":{"retryAfterSeconds":3}}"#, Class::Throttled(Some(Duration::from_secs(3)))),
+            // A wish without measure is not granted.
+            (
+                429,
+                r#"{"details":{"retryAfterSeconds":18446744073709551615}}"#,
+                Class::Throttled(Some(LONGEST_WISH)),
+            ),
             (500, r#"{"message":"Internal error occurred: failed calling webhook \"x\""}"#, Class::Refused),
             (500, r#"{"message":"etcdserver: request is too large"}"#, Class::Refused),
             (500, r#"{"message":"etcdserver: request timed out"}"#, Class::Unknown),

@@ -117,8 +117,8 @@ impl Entry {
         }
         let delay = config.delay(self.failures);
         if self.retry.is_none_or(|retry| retry <= now) {
-            self.retry = Some(now + delay);
+            self.retry = Some(now.saturating_add(delay));
         }
-        self.early_from = now + delay / EARLY_SHARE;
+        self.early_from = now.saturating_add(delay / EARLY_SHARE);
     }
 }

@@ -111,7 +111,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
     /// Looks at `key` after `delay`. Of several calls the earliest counts.
     pub fn add_after(&self, key: &K, delay: Duration, cause: Cause) {
         self.0.metrics.added();
-        self.change(|state, now| state.add_at(key, now + delay, cause, now));
+        self.change(|state, now| state.add_at(key, now.saturating_add(delay), cause, now));
     }
 
     /// Tries `key` again after its backoff, as if an attempt had failed. For keys that no worker has; a worker
@@ -165,10 +165,14 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
                     self.0.changed.notify_waiters();
                     return None;
                 }
-                Next::At(time) => {
+                Next::At(time) => match self.0.epoch.checked_add(time) {
                     // Whichever comes first; the loop looks again in both cases.
-                    let _ = tokio::time::timeout_at(self.0.epoch + time, changed).await;
-                }
+                    Some(time) => {
+                        let _ = tokio::time::timeout_at(time, changed).await;
+                    }
+                    // No clock goes that far.
+                    None => changed.await,
+                },
                 Next::Idle => changed.await,
             }
         }

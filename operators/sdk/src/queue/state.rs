@@ -243,8 +243,8 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
             Finish::Success { again_after } => {
                 entry.failures = 0;
                 entry.retry = None;
-                entry.planned = again_after.map(|delay| now + delay);
-                entry.early_from = now + self.config.pace;
+                entry.planned = again_after.map(|delay| now.saturating_add(delay));
+                entry.early_from = now.saturating_add(self.config.pace);
                 entry.kept = (!self.config.pace.is_zero()).then_some(entry.early_from);
             }
             Finish::Terminal => {
@@ -254,7 +254,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
             }
             Finish::Again => again = again.max(Some(entry.priority)),
             Finish::Later(delay) => {
-                let at = now + delay;
+                let at = now.saturating_add(delay);
                 entry.planned = Some(entry.planned.map_or(at, |already| already.min(at)));
             }
             Finish::Retry | Finish::Failure => entry.fail(&self.config, early, now),

@@ -339,6 +339,23 @@ async fn workers_are_woken_for_every_key_and_end_at_shut_down() {
     assert!(queue.next().await.is_none());
 }
 
+/// "Never" is a delay too, and so is whatever a proxy asks for: it must not cost a worker.
+#[tokio::test(start_paused = true)]
+async fn a_delay_without_end_is_only_long() {
+    let queue = Queue::new("sails", &Metrics::new());
+    let forever = Duration::MAX;
+    queue.add_after(&1u32, forever, WHY);
+    for finish in [Finish::Success { again_after: Some(forever) }, Finish::Later(forever)] {
+        queue.add(&2, WHY);
+        assert_eq!(queue.next().await.unwrap().key, 2);
+        queue.finish(&2, finish);
+    }
+    let early = tokio::time::timeout(Duration::from_secs(3600), queue.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    queue.add(&1, WHY);
+    assert_eq!(queue.next().await.unwrap().key, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn metrics_tell_depth_and_running_work() {
     let metrics = Metrics::new();
