@@ -152,6 +152,12 @@ impl<T: Object> Store<T> {
             if offered == held || (offered < held && !new_history) {
                 return Change::Nothing;
             }
+        } else if listing.is_some() && !new_history && self.is_synced() {
+            // Everything up to the last version has been seen here. What is older and not held was seen to go:
+            // the list is from the past, which a streamed list says only at its end.
+            if object.resource_version() <= self.last_version() {
+                return Change::Nothing;
+            }
         }
         let new = Arc::new(object);
         let old = inner.insert(&key, &new);
