@@ -333,7 +333,7 @@ pub(crate) trait Listener: Send + Sync {
     fn advanced(&self, informer: usize, version: u64);
     /// That informer's store shows this incarnation gone or terminating.
     fn left(&self, informer: usize, uid: &Uid);
-    /// That informer will show nothing any more.
+    /// That informer will never show what is waited for: it was removed, or the server's history was replaced.
     fn removed(&self, informer: usize);
 }
 

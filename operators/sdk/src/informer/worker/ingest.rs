@@ -89,10 +89,11 @@ impl<T: Object + DeserializeOwned> Worker<T> {
             Some(key) => self.shared.store.keep(key),
             None => {}
         }
-        if listing.is_none() && version > 0 {
+        let seen = (listing.is_none() && version > 0).then_some(version);
+        if let Some(version) = seen {
             self.shared.store.advance(version);
-            self.tell_listeners(left.as_ref(), Some(version));
         }
+        self.tell_listeners(left.as_ref(), seen);
         if let Some(hook) = &self.options.on_undecodable {
             hook(&Undecodable { resource, key, version, error });
         }
@@ -120,6 +121,11 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         });
         for uid in &left {
             self.tell_listeners(Some(uid), None);
+        }
+        if listing.new_history {
+            // What was written in the history that is no more will never show.
+            let id = self.shared.id;
+            self.shared.listeners.each(|listener| listener.removed(id));
         }
         self.tell_listeners(None, Some(version));
         self.doubting = None;
