@@ -43,6 +43,12 @@ pub mod store;
 
 pub use trysail_core as core;
 
+/// What a caught panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
 /// What nearly every operator needs.
 pub mod prelude {
     pub use crate::{

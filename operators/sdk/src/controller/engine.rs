@@ -1,7 +1,7 @@
 //! The workers: take a key, run it, say how it went. Panics, time and numbers are dealt with here; what running
 //! a key means is not.
 
-use std::{any::Any, fmt, future::Future, hash::Hash, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{fmt, future::Future, hash::Hash, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use tokio::{task::JoinSet, time::Instant};
@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use crate::{
     metrics::{ControllerMetrics, ReconcileResult},
+    panic_message,
     queue::{Finish, Item, Queue},
 };
 
@@ -124,12 +125,7 @@ where
         };
         looked.unwrap_or_else(|panic| {
             self.metrics.panicked();
-            Outcome::Failed(format!("panicked: {}", message(&*panic)))
+            Outcome::Failed(format!("panicked: {}", panic_message(&*panic)))
         })
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -13,6 +13,7 @@ mod controller;
 mod election;
 mod events;
 mod gate;
+mod history;
 mod informer;
 mod manager;
 mod probes;

@@ -3,8 +3,9 @@
 mod chunks;
 mod ingest;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::BoxError;
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     client::{self, Class, Client},
+    panic_message,
     store::Listing,
 };
 use chunks::Chunks;
@@ -87,12 +89,24 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         let cancel = self.shared.cancel.clone();
         let follow = async move {
             loop {
-                let pause = self.attempt().await;
+                let pause = self.guarded().await;
                 sleep(pause).await;
             }
         };
         // `follow` never ends by itself.
         let _: Option<()> = cancel.run_until_cancelled(follow).await;
+    }
+
+    /// A bug in what decodes, files or reports an object costs a list: an informer that ends in silence would
+    /// cost every controller its view.
+    async fn guarded(&mut self) -> Duration {
+        let attempt = AssertUnwindSafe(self.attempt()).catch_unwind().await;
+        attempt.unwrap_or_else(|panic| {
+            self.position = None;
+            self.metrics().ended(&self.shared.resource, "panic");
+            self.say_waiting(&format!("a bug in this program stopped it: {}", panic_message(&*panic)));
+            self.backoff.failed(None, USUAL)
+        })
     }
 
     /// One list or watch; returns how long to wait before the next.
@@ -259,7 +273,12 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         loop {
             let chunk = tokio::select! {
                 chunk = chunks.next() => chunk,
-                () = sleep(self.options.idle) => return Ok("idle"),
+                () = sleep(self.options.idle) => {
+                    // A watch from a version that the server has not reached (its storage was restored from a
+                    // backup) is answered with silence: only a list tells that from a dead connection.
+                    self.position = None;
+                    return Ok("idle");
+                }
                 () = sleep_until(end) => return Ok("overdue"),
             };
             let Some(chunk) = chunk else { return Ok("closed") };
