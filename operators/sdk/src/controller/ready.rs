@@ -39,14 +39,16 @@ where
             let subscriptions: Vec<_> = routes.iter().map(|route| route.subscribe(&queue)).collect();
             tracing::info!(controller = %engine.name, workers, keys = queue.len(), "controller started");
             let name = Arc::clone(&engine.name);
-            let mut running = tokio::spawn(engine.run(workers));
+            // Not a task of its own: workers end with this future, when a stop took too long.
+            let running = engine.run(workers);
+            tokio::pin!(running);
             tokio::select! {
                 // Only a bug ends workers by themselves; the manager reports it.
-                _ = &mut running => {}
+                () = &mut running => {}
                 () = stop.cancelled() => {
                     queue.shut_down();
-                    // In-flight keys are finished; a panic among the workers was reported as such.
-                    let _ = running.await;
+                    // In-flight keys are finished.
+                    running.await;
                 }
             }
             subscriptions.into_iter().for_each(Subscription::cancel);
