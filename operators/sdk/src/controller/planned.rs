@@ -107,6 +107,7 @@ type Wire<P> = Box<dyn FnOnce(&Services) -> Wiring<P> + Send>;
 #[must_use = "a controller does nothing without a manager"]
 pub struct PlanController<P: Planner> {
     planner: P,
+    name: &'static str,
     workers: usize,
     queue: QueueConfig,
     wire: Wire<P>,
@@ -115,7 +116,14 @@ pub struct PlanController<P: Planner> {
 impl<P: Planner> PlanController<P> {
     /// `wire` starts the informers that the planner needs and says how they are read.
     pub fn new(planner: P, wire: impl FnOnce(&Services) -> Wiring<P> + Send + 'static) -> Self {
-        Self { planner, workers: DEFAULT_WORKERS, queue: QueueConfig::default(), wire: Box::new(wire) }
+        let name = planner.name();
+        Self { planner, name, workers: DEFAULT_WORKERS, queue: QueueConfig::default(), wire: Box::new(wire) }
+    }
+
+    /// Another name than the planner's, for a process that runs the planner twice.
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
     }
 
     /// How many keys are worked on at the same time.
@@ -133,19 +141,18 @@ impl<P: Planner> PlanController<P> {
 
 impl<P: Planner> fmt::Debug for PlanController<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PlanController({})", self.planner.name())
+        write!(f, "PlanController({})", self.name)
     }
 }
 
 impl<P: Planner> Runnable for PlanController<P> {
     fn name(&self) -> &str {
-        self.planner.name()
+        self.name
     }
 
     fn prepare(self: Box<Self>, services: &Services) -> Box<dyn Prepared> {
-        let Self { planner, workers, queue, wire } = *self;
+        let Self { planner, name, workers, queue, wire } = *self;
         let Wiring { resource, routes, uid, observe, on_violation } = wire(services);
-        let name = planner.name();
         let queue: Queue<Key> = Queue::with_config(name, &services.metrics, queue);
         let woken = queue.clone();
         let gate =

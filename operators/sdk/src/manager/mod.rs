@@ -7,7 +7,7 @@
 
 mod server;
 
-use std::{fmt, future::Future, net::SocketAddr, time::Duration};
+use std::{collections::HashSet, fmt, future::Future, net::SocketAddr, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::{task::JoinSet, time::Instant};
@@ -79,6 +79,9 @@ pub enum ManagerError {
     /// The lease was lost, or its times do not fit together.
     #[error(transparent)]
     Election(#[from] ElectionError),
+    /// Two controllers have one name, and would overwrite each other's metrics.
+    #[error("two controllers are named {0:?}; give one of them another name")]
+    Twins(String),
     /// A controller ended by itself.
     #[error("controller {0} ended by itself: this is a bug")]
     Ended(String),
@@ -150,6 +153,10 @@ impl Builder {
     /// Binds the address, connects, and starts the informers. Must be called within a tokio runtime.
     pub async fn build(self) -> Result<Manager, ManagerError> {
         let Self { name, client, election, address, grace, metrics, informers, controllers } = self;
+        let mut names = HashSet::new();
+        if let Some(twin) = controllers.iter().find(|controller| !names.insert(controller.name())) {
+            return Err(ManagerError::Twins(twin.name().to_owned()));
+        }
         let readiness = Readiness::default();
         let server = match address {
             Some(address) => Some(Server::bind(address, metrics.clone(), readiness.clone()).await?),

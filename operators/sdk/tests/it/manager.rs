@@ -186,8 +186,13 @@ async fn a_stop_is_bounded() {
         .for_kind()
         .within(Scope::namespace(namespace.as_str()))
         .reconcile(move |_: Request<ConfigMap>| {
-            looks.fetch_add(1, Ordering::Relaxed);
-            std::future::pending::<Result<Outcome, String>>()
+            let looks = Arc::clone(&looks);
+            async move {
+                while looks.fetch_add(1, Ordering::Relaxed) < usize::MAX {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Ok::<_, String>(Outcome::Done)
+            }
         });
     let manager = Manager::builder("stuck")
         .client(elected_client(server))
@@ -212,8 +217,30 @@ async fn a_stop_is_bounded() {
     let ended = timeout(SOON, running).await.unwrap().unwrap();
     assert!(matches!(ended, Err(ManagerError::Grace(_))), "{ended:?}");
     assert!(stopping.elapsed() < Duration::from_secs(3), "{:?}", stopping.elapsed());
+    // Cut off is cut off: nobody works on for a manager that has returned.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let worked = begun.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(begun.load(Ordering::Relaxed), worked);
     let lease: Value = admin.get(&LEASES, &Key::new(namespace.as_str(), "manager")).await.unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], "stuck", "what was cut off may still be at work");
+}
+
+/// Two controllers of one name would overwrite each other's metrics.
+#[tokio::test]
+async fn every_controller_has_a_name_of_its_own() {
+    let client = crate::wire::scripted(Options::default(), |_| {
+        Box::pin(async { crate::wire::refusal(403, "Forbidden", "no") })
+    });
+    let (tell, _told) = mpsc::unbounded_channel();
+    let built = Manager::builder("twins")
+        .client(client)
+        .controller(teller("a", tell.clone()))
+        .controller(teller("b", tell))
+        .build()
+        .await;
+    let error = built.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("\"teller\""), "{error}");
 }
 
 #[tokio::test]
