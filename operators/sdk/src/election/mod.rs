@@ -4,8 +4,8 @@
 //! when 10 s of renewals failed. Others' clocks are never read: a lease counts from the moment this process saw
 //! it change, on its own monotonic clock, so a clock that is set back or ahead elects nobody.
 //!
-//! Beyond client-go, the [`Fence`] is moved with every renewal: no write leaves later than `renew_deadline -
-//! request_timeout` after the last successful renewal was *sent*. Whatever delays this process (SIGSTOP, swap,
+//! Beyond client-go, the [`Fence`] is moved with every renewal: no write leaves later than `renew_deadline` less
+//! the time a write may take after the last successful renewal was *sent*. Whatever delays this process (SIGSTOP, swap,
 //! a starved CPU), its last write has ended long before another process may lead.
 //!
 //! A lost lease is an error that ends the process, as in controller-runtime: the caches are hot in the standby
@@ -65,7 +65,8 @@ impl ElectionConfig {
         }
     }
 
-    fn validate(&self) -> Result<(), ElectionError> {
+    /// `margin` is how long a write may take.
+    fn validate(&self, margin: Duration) -> Result<(), ElectionError> {
         let refuse = |why: &str| Err(ElectionError::Config(why.to_owned()));
         if self.lease_duration.as_secs() < 1 {
             return refuse("lease_duration must be a second at least: the Lease counts in seconds");
@@ -76,8 +77,11 @@ impl ElectionConfig {
         if self.renew_deadline <= self.retry_period.mul_f64(JITTER) {
             return refuse("renew_deadline must be longer than 1.2 times retry_period");
         }
-        if self.renew_deadline <= self.request_timeout + self.retry_period {
-            return refuse("renew_deadline must be longer than request_timeout and retry_period together");
+        if self.renew_deadline <= margin + self.retry_period {
+            return refuse(
+                "renew_deadline must be longer than retry_period and the longest write together: \
+                 request_timeout or the client's timeout for writes, whichever is longer",
+            );
         }
         if self.name.is_empty() || self.namespace.is_empty() {
             return refuse("the lease needs a namespace and a name");
@@ -116,6 +120,8 @@ pub enum ElectionError {
 #[derive(Debug)]
 pub struct Election {
     config: ElectionConfig,
+    /// The fence closes this long before the renew deadline: a write that left just before has ended by then.
+    margin: Duration,
     leases: Api<Lease>,
     fence: Fence,
     metrics: ElectionMetrics,
@@ -134,12 +140,13 @@ enum Attempt {
 impl Election {
     /// A candidate that moves `client`'s fence, which is closed until [`Election::acquire`] returns.
     pub fn new(client: &Client, config: ElectionConfig, metrics: &Metrics) -> Result<Self, ElectionError> {
-        config.validate()?;
+        let margin = config.request_timeout.max(client.timeouts().write);
+        config.validate(margin)?;
         let leases = Api::namespaced(client.exempt().kube(), &config.namespace);
         let (fence, metrics) = (client.fence().clone(), metrics.election().clone());
         fence.close();
         metrics.leading(&config.name, false);
-        Ok(Self { config, leases, fence, metrics, observed: None, renewed: None })
+        Ok(Self { config, margin, leases, fence, metrics, observed: None, renewed: None })
     }
 
     /// Who was last seen to hold the lease.
@@ -271,7 +278,7 @@ impl Election {
     fn holds(&mut self, lease: Lease, sent: Instant) -> Attempt {
         self.observed = Some(Observed::after(self.observed.take(), lease, Instant::now()));
         self.renewed = Some(sent);
-        self.fence.open_until(sent + self.config.renew_deadline.saturating_sub(self.config.request_timeout));
+        self.fence.open_until(sent + self.config.renew_deadline.saturating_sub(self.margin));
         Attempt::Held
     }
 

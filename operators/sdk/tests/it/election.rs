@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use trysail_sdk::{
-    client::{Client, Fence, Options},
+    client::{Client, Fence, Options, Timeouts},
     core::{Key, Resource},
     election::{Election, ElectionConfig, ElectionError},
     metrics::Metrics,
@@ -35,8 +35,11 @@ struct Lease(Arc<Mutex<Option<Value>>>);
 impl Lease {
     /// A client that reaches it for as long as `reachable` says so; requests into the void never end.
     fn client(&self, reachable: &Arc<AtomicBool>) -> Client {
+        self.client_with(reachable, Options { fence: Fence::closed(), ..Options::default() })
+    }
+
+    fn client_with(&self, reachable: &Arc<AtomicBool>, options: Options) -> Client {
         let (lease, reachable) = (self.clone(), Arc::clone(reachable));
-        let options = Options { fence: Fence::closed(), ..Options::default() };
         wire::scripted(options, move |request| {
             let (lease, reachable) = (lease.clone(), Arc::clone(&reachable));
             async move {
@@ -167,6 +170,27 @@ async fn times_that_do_not_fit_together_are_refused() {
     let broken = ElectionConfig { renew_deadline: Duration::from_secs(20), ..config("one") };
     let error = Election::new(&client, broken, &Metrics::new()).unwrap_err().to_string();
     assert!(error.contains("lease_duration") && error.contains("renew_deadline"), "{error}");
+}
+
+/// The fence keeps a write's time clear before another may lead: that of the client's writes, not only that of
+/// the election's own requests.
+#[tokio::test(start_paused = true)]
+async fn slow_writes_move_the_fence() {
+    let patient = |write: u64| {
+        let timeouts = Timeouts { write: Duration::from_secs(write), ..Timeouts::default() };
+        Lease::default()
+            .client_with(&reachable(), Options { timeouts, fence: Fence::closed(), ..Options::default() })
+    };
+    let error = Election::new(&patient(9), config("one"), &Metrics::new()).unwrap_err().to_string();
+    assert!(error.contains("write") && error.contains("renew_deadline"), "{error}");
+
+    let client = patient(7);
+    let mut election = Election::new(&client, config("one"), &Metrics::new()).unwrap();
+    election.acquire().await;
+    sleep(Duration::from_millis(2800)).await;
+    assert!(client.fence().is_open());
+    sleep(Duration::from_millis(300)).await;
+    assert!(!client.fence().is_open(), "a write of 7 s would end after the renew deadline");
 }
 
 /// Two candidates and a real Lease: the second waits, and takes over at once when the first lets go.
