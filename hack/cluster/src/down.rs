@@ -20,5 +20,7 @@ pub fn down(name: &str, progress: &Progress) -> Result<()> {
     // A clean-up cut in two would only have to be run again.
     interrupt::catch_signals()?;
     progress.run(format!("removing cluster {name}"), || cleanup::remove_cluster(&layout, Keep::Nothing))?;
-    Ok(())
+    // Whoever takes a cluster down wants the machine as it was: a bench that was killed leaves a directory in
+    // memory and two control groups.
+    crate::bench::sweep()
 }
