@@ -36,3 +36,16 @@ pub fn signal_pod(pod_uid: &str, program: &str, signal: Signal) -> Result<Vec<Pi
     }
     Ok(pids)
 }
+
+/// Resets every TCP connection that the program in that pod has to an API server. Says how many it had.
+pub fn reset_connections(pod_uid: &str, program: &str) -> Result<usize> {
+    let pids = processes_of_pod(pod_uid, program)?;
+    let pid =
+        pids.first().with_context(|| format!("pod {pod_uid} has no process {program} on this machine"))?;
+    let mut ss = std::process::Command::new("nsenter");
+    ss.args(["--target", &pid.to_string(), "--net", "ss", "--no-header", "--tcp", "--kill", "--processes"]);
+    // The port as the process sees it: the Service's, or the server's own.
+    ss.args(["state", "established", "( dport = :443 or dport = :6443 )"]);
+    let printed = crate::program::run(&mut ss)?;
+    Ok(printed.lines().count())
+}

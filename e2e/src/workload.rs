@@ -29,21 +29,23 @@ pub enum Face {
 }
 
 impl Face {
-    /// The API of a kind of group apps in this face.
+    /// The API of a kind in this face.
     pub fn api(self, client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
-        let group = match self {
-            Face::Crd => "apps.trysail.dev",
-            Face::Native => "apps",
+        let group = match (self, kind) {
+            (Face::Crd, _) => "apps.trysail.dev",
+            (Face::Native, "ReplicationController") => "",
+            (Face::Native, _) => "apps",
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
         Api::namespaced_with(client.clone(), namespace, &resource)
     }
 
-    /// `apiVersion` of group apps in this face.
-    pub fn api_version(self) -> &'static str {
-        match self {
-            Face::Crd => "apps.trysail.dev/v1",
-            Face::Native => "apps/v1",
+    /// `apiVersion` of a kind in this face.
+    pub fn api_version(self, kind: &str) -> &'static str {
+        match (self, kind) {
+            (Face::Crd, _) => "apps.trysail.dev/v1",
+            (Face::Native, "ReplicationController") => "v1",
+            (Face::Native, _) => "apps/v1",
         }
     }
 }
@@ -59,7 +61,7 @@ pub struct Deployment {
 /// A manifest of a Deployment of pods that become ready at once and stop quickly.
 pub fn deployment(face: Face, name: &str, replicas: i32) -> Value {
     json!({
-        "apiVersion": face.api_version(),
+        "apiVersion": face.api_version("Deployment"),
         "kind": "Deployment",
         "metadata": {"name": name},
         "spec": {

@@ -22,8 +22,8 @@ fn condition(object: &Value, kind: &str) -> Option<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_image_is_reported_and_takes_no_old_pod() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "image").await?;
         let mut manifest = deployment(face, "web", 3);
         manifest["spec"]["progressDeadlineSeconds"] = json!(5);
@@ -39,15 +39,15 @@ async fn a_missing_image_is_reported_and_takes_no_old_pod() -> Result<()> {
         })
         .await?;
         monitor.finish(4, 3)?;
-        namespace.delete().await?;
-    }
-    Ok(())
+        namespace.delete().await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_template_is_reported_in_the_servers_words() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "refused").await?;
         let mut manifest = deployment(face, "web", 1);
         // Our schema knows the field's type, only the pod's own validation knows that there is no such account.
@@ -64,16 +64,16 @@ async fn a_refused_template_is_reported_in_the_servers_words() -> Result<()> {
             Ok(events.items.iter().any(|event| event.reason.as_deref() == Some("FailedCreate")))
         })
         .await?;
-        namespace.delete().await?;
-    }
-    Ok(())
+        namespace.delete().await
+    })
+    .await
 }
 
 /// Two thousand million replicas against a quota of two: two pods, a condition, no storm; room is used soon.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absurd_count_meets_a_quota() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "quota").await?;
         let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), &namespace);
         let quota =
@@ -91,11 +91,11 @@ async fn an_absurd_count_meets_a_quota() -> Result<()> {
         })
         .await?;
         let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-        ensure!(pods.list(&ListParams::default()).await?.items.len() <= 2, "{face:?}: the quota was overrun");
+        ensure!(pods.list(&ListParams::default()).await?.items.len() <= 2, "the quota was overrun");
         web.scale(2).await?;
         web.wait_complete(LIMIT).await?;
         monitor.finish(2, 0)?;
-        namespace.delete().await?;
-    }
-    Ok(())
+        namespace.delete().await
+    })
+    .await
 }

@@ -1,46 +1,72 @@
-//! The manager is killed, frozen and cut off in the middle of rollouts: no duplicate pod, no lost rollout, no
+//! Managers are killed, frozen and cut off in the middle of rollouts: no duplicate pod, no lost rollout, no
 //! overshoot at any moment.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Client, ResourceExt};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use trysail_cluster::Cluster;
 use trysail_e2e::{
-    PodMonitor, TestNamespace, connect, manager, wait,
+    PodMonitor, TestNamespace, cluster, connect, faults, manager,
+    monitor::Seen,
+    wait,
     workload::{Deployment, Face, deployment},
 };
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-fn careful(name: &str, replicas: i32) -> serde_json::Value {
-    let mut manifest = deployment(Face::Crd, name, replicas);
-    manifest["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
-    manifest
+/// A Deployment that may have one pod too many and none too few, under watch.
+struct Watched {
+    namespace: TestNamespace,
+    web: Deployment,
+    monitor: PodMonitor,
+    replicas: usize,
+}
+
+impl Watched {
+    async fn start(client: &Client, purpose: &str, face: Face, replicas: usize) -> Result<Self> {
+        let namespace = TestNamespace::create(client, purpose).await?;
+        let mut manifest = deployment(face, "web", i32::try_from(replicas)?);
+        manifest["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        let web = Deployment::create(client, &namespace, face, manifest).await?;
+        web.wait_complete(LIMIT).await?;
+        let monitor = PodMonitor::start(client, &namespace).await;
+        monitor.expect_available();
+        Ok(Self { namespace, web, monitor, replicas })
+    }
+
+    /// Waits for the end of the rollout and judges every moment since the start.
+    async fn finish(self) -> Result<Seen> {
+        self.web.wait_complete(LIMIT).await?;
+        let seen = self.monitor.finish(self.replicas + 1, self.replicas)?;
+        self.namespace.delete().await?;
+        Ok(seen)
+    }
+}
+
+/// One for each face that the cluster serves.
+async fn in_every_face(client: &Client, purpose: &str, replicas: usize) -> Result<Vec<Watched>> {
+    let starts = super::faces().into_iter().map(|face| Watched::start(client, purpose, face, replicas));
+    futures::future::try_join_all(starts).await
 }
 
 /// Thirty times: a new template, then `kill -9` of the leader at a different moment of the rollout.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_thirty_times_in_mid_rollout() -> Result<()> {
     const KILLS: u64 = 30;
+    const MOMENTS: u64 = 10;
     let client = connect().await?;
-    let namespace = TestNamespace::create(&client, "kill").await?;
-    let web = Deployment::create(&client, &namespace, Face::Crd, careful("web", 3)).await?;
-    web.wait_complete(LIMIT).await?;
-    let monitor = PodMonitor::start(&client, &namespace).await;
-    monitor.expect_available();
+    let watched = Watched::start(&client, "kill", Face::Crd, 3).await?;
     for round in 0..KILLS {
-        web.set_annotation(&round.to_string()).await?;
-        // Not a wait for anything: it moves the kill through the rollout's 3 to 4 seconds.
-        tokio::time::sleep(Duration::from_millis(round * 100)).await;
-        let leader = manager::wait_for_leader(&client, LIMIT).await?;
-        // It may just have been replaced by the other manager: then that one is killed in the next round.
-        let _ = manager::signal(&leader, Signal::SIGKILL);
+        watched.web.set_annotation(&round.to_string()).await?;
+        // Not a wait for anything: it moves the kill through the first steps of the rollout.
+        tokio::time::sleep(Duration::from_millis(round % MOMENTS * 150)).await;
+        manager::kill_leader(&client, LIMIT).await?;
     }
-    web.wait_complete(LIMIT).await?;
-    monitor.finish(4, 3)?;
-    namespace.delete().await
+    watched.finish().await?;
+    manager::wait_for_ready(&client, 2, LIMIT).await
 }
 
 /// The leader is frozen for 20 s, longer than its lease; the other takes over; then it wakes up and must not
@@ -48,55 +74,87 @@ async fn killed_thirty_times_in_mid_rollout() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_leader_does_no_harm_when_it_wakes() -> Result<()> {
     let client = connect().await?;
-    let namespace = TestNamespace::create(&client, "freeze").await?;
-    let web = Deployment::create(&client, &namespace, Face::Crd, careful("web", 4)).await?;
-    web.wait_complete(LIMIT).await?;
-    let monitor = PodMonitor::start(&client, &namespace).await;
-    monitor.expect_available();
+    manager::wait_for_ready(&client, 2, LIMIT).await?;
+    let watched = Watched::start(&client, "freeze", Face::Crd, 4).await?;
     for round in 0..3 {
         let leader = manager::wait_for_leader(&client, LIMIT).await?;
-        web.set_annotation(&format!("freeze-{round}")).await?;
+        watched.web.set_annotation(&format!("freeze-{round}")).await?;
         tokio::time::sleep(Duration::from_millis(50 + 400 * round)).await;
         manager::signal(&leader, Signal::SIGSTOP)?;
         let frozen_at = tokio::time::Instant::now();
-        web.set_annotation(&format!("freeze-{round}-again")).await?;
-        web.wait_complete(LIMIT).await?;
+        watched.web.set_annotation(&format!("freeze-{round}-again")).await?;
+        watched.web.wait_complete(LIMIT).await?;
+        let successor = manager::wait_for_leader(&client, LIMIT).await?;
+        ensure!(successor.uid() != leader.uid(), "a frozen manager cannot have finished that rollout");
         tokio::time::sleep_until(frozen_at + Duration::from_secs(20)).await;
-        // The kubelet may have restarted it for failing its liveness probe: a dead process cannot be woken.
-        let _ = manager::signal(&leader, Signal::SIGCONT);
+        // So that it wakes into work that is not its own any more.
+        watched.web.set_annotation(&format!("freeze-{round}-woken")).await?;
+        manager::signal(&leader, Signal::SIGCONT)?;
+        watched.web.wait_complete(LIMIT).await?;
     }
-    web.set_annotation("after").await?;
-    web.wait_complete(LIMIT).await?;
-    monitor.finish(5, 4)?;
-    namespace.delete().await
+    watched.finish().await?;
+    manager::wait_for_ready(&client, 2, LIMIT).await
 }
 
 /// The API server dies in the middle of rollouts and comes back; every watch is cut.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_restarts_in_mid_rollout() -> Result<()> {
+    const ROUNDS: u64 = 3;
     let client = connect().await?;
-    let cluster = Cluster::open(&cluster_name())?;
-    let namespace = TestNamespace::create(&client, "apiserver").await?;
-    let web = Deployment::create(&client, &namespace, Face::Crd, careful("web", 4)).await?;
-    web.wait_complete(LIMIT).await?;
-    let monitor = PodMonitor::start(&client, &namespace).await;
-    for round in 0..3 {
-        web.set_annotation(&format!("restart-{round}")).await?;
+    let control_plane = cluster()?.node("cp")?;
+    let all = in_every_face(&client, "apiserver", 3).await?;
+    for round in 0..ROUNDS {
+        for watched in &all {
+            watched.web.set_annotation(&format!("restart-{round}")).await?;
+        }
         tokio::time::sleep(Duration::from_millis(300 + 500 * round)).await;
-        let pid = cluster.node("cp")?.component_pid("kube-apiserver")?;
-        nix::sys::signal::kill(pid, Signal::SIGKILL)?;
+        control_plane.restart_component("kube-apiserver")?;
         wait::until_despite_errors("the API server to be back", LIMIT, || async {
             client.apiserver_version().await?;
             Ok(true)
         })
         .await?;
-        web.wait_complete(LIMIT).await?;
+        for watched in &all {
+            watched.web.wait_complete(LIMIT).await?;
+        }
     }
-    let seen = monitor.finish(5, 0)?;
-    ensure!(seen.created == 4 * 4, "{} pods were created where 16 are needed", seen.created);
-    namespace.delete().await
+    for watched in all {
+        let needed = watched.replicas * (usize::try_from(ROUNDS)? + 1);
+        let seen = watched.finish().await?;
+        ensure!(seen.created == needed, "{} pods were created where {needed} are needed", seen.created);
+    }
+    Ok(())
 }
 
-fn cluster_name() -> String {
-    std::env::var("TRYSAIL_CLUSTER").unwrap_or_else(|_| "trysail".to_owned())
+/// All connections of all managers are reset in the middle of rollouts, again and again, the watches among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_connection_is_cut_in_mid_rollout() -> Result<()> {
+    const ROUNDS: u64 = 6;
+    let client = connect().await?;
+    let all = in_every_face(&client, "cut", 3).await?;
+    let mut managers = manager::pods(&client).await?;
+    managers.extend(manager::native(&client).await?);
+    ensure!(!managers.is_empty(), "no manager was found");
+    for watched in &all {
+        watched.web.set_annotation("cut").await?;
+    }
+    for _ in 0..ROUNDS {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        for pod in &managers {
+            cut_connections(pod)?;
+        }
+    }
+    for watched in all {
+        let needed = watched.replicas * 2;
+        let seen = watched.finish().await?;
+        ensure!(seen.created == needed, "{} pods were created where {needed} are needed", seen.created);
+    }
+    Ok(())
+}
+
+fn cut_connections(pod: &Pod) -> Result<()> {
+    let uid = manager::kubelet_uid(pod).context("the pod has no uid")?;
+    let cut = faults::reset_connections(&uid, manager::PROGRAM)?;
+    ensure!(cut > 0, "{} had no connection to cut", pod.name_any());
+    Ok(())
 }

@@ -15,8 +15,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_keeps_its_promises_at_every_moment() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "rollout").await?;
         let monitor = PodMonitor::start(&client, &namespace).await;
         let mut manifest = deployment(face, "web", 4);
@@ -27,16 +27,16 @@ async fn a_rollout_keeps_its_promises_at_every_moment() -> Result<()> {
         web.set_image(OTHER_IMAGE).await?;
         web.wait_complete(LIMIT).await?;
         let seen = monitor.finish(5, 3)?;
-        ensure!(seen.created == 8, "{face:?}: {} pods were created where 8 are needed", seen.created);
-        namespace.delete().await?;
-    }
-    Ok(())
+        ensure!(seen.created == 8, "{} pods were created where 8 are needed", seen.created);
+        namespace.delete().await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recreate_never_overlaps() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "recreate").await?;
         let monitor = PodMonitor::start(&client, &namespace).await;
         let mut manifest = deployment(face, "web", 2);
@@ -46,16 +46,16 @@ async fn recreate_never_overlaps() -> Result<()> {
         web.set_annotation("two").await?;
         web.wait_complete(LIMIT).await?;
         let seen = monitor.finish(2, 0)?;
-        ensure!(seen.created == 4, "{face:?}: {} pods were created where 4 are needed", seen.created);
-        namespace.delete().await?;
-    }
-    Ok(())
+        ensure!(seen.created == 4, "{} pods were created where 4 are needed", seen.created);
+        namespace.delete().await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_deployment_scales_but_does_not_roll_out() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "paused").await?;
         let web = Deployment::create(&client, &namespace, face, deployment(face, "web", 2)).await?;
         web.wait_complete(LIMIT).await?;
@@ -66,22 +66,19 @@ async fn a_paused_deployment_scales_but_does_not_roll_out() -> Result<()> {
             Ok(web.get().await?["status"]["availableReplicas"] == 3)
         })
         .await?;
-        ensure!(
-            replica_sets(&client, &namespace, face).await? == 1,
-            "{face:?}: a paused Deployment rolled out"
-        );
+        ensure!(replica_sets(&client, &namespace, face).await? == 1, "a paused Deployment rolled out");
         web.patch(json!({"spec": {"paused": null}})).await?;
         web.wait_complete(LIMIT).await?;
-        ensure!(replica_sets(&client, &namespace, face).await? == 2, "{face:?}: resuming did not roll out");
-        namespace.delete().await?;
-    }
-    Ok(())
+        ensure!(replica_sets(&client, &namespace, face).await? == 2, "resuming did not roll out");
+        namespace.delete().await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scaling_goes_through_the_scale_subresource() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "scale").await?;
         let web = Deployment::create(&client, &namespace, face, deployment(face, "web", 1)).await?;
         web.wait_complete(LIMIT).await?;
@@ -93,15 +90,15 @@ async fn scaling_goes_through_the_scale_subresource() -> Result<()> {
         web.wait_complete(LIMIT).await?;
         web.scale(0).await?;
         web.wait_complete(LIMIT).await?;
-        namespace.delete().await?;
-    }
-    Ok(())
+        namespace.delete().await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_deployment_collects_everything() -> Result<()> {
-    let client = connect().await?;
-    for face in super::faces() {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
         let namespace = TestNamespace::create(&client, "delete").await?;
         let web = Deployment::create(&client, &namespace, face, deployment(face, "web", 2)).await?;
         web.wait_complete(LIMIT).await?;
@@ -115,9 +112,9 @@ async fn deleting_a_deployment_collects_everything() -> Result<()> {
             Ok(pods == 0 && replica_sets(&client, &namespace, face).await? == 0)
         })
         .await?;
-        namespace.delete().await?;
-    }
-    Ok(())
+        namespace.delete().await
+    })
+    .await
 }
 
 async fn replica_sets(client: &Client, namespace: &str, face: Face) -> Result<usize> {

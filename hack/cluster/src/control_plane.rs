@@ -15,12 +15,14 @@ pub(crate) const API_PORT: u16 = 6443;
 const AUDIT_POLICY_FILE: &str = "/etc/kubernetes/audit-policy.yaml";
 
 /// Who changed what, and who listed what: enough to prove which identity did a controller's work, and that it
-/// keeps to its watches.
+/// keeps to its watches. Of our own managers everything, so that used and granted permissions can be compared.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
 rules:
+- level: Metadata
+  users: [trysail-manager, 'system:serviceaccount:trysail-system:trysail-workloads']
 - level: Metadata
   verbs: [create, update, patch, delete, deletecollection, list]
 - level: None
