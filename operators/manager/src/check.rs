@@ -14,11 +14,11 @@ use crate::{
     rbac::{self, Rule},
 };
 
-/// Runs every check and prints a line for each.
+/// Runs every check and prints a line for each. The Lease is given by namespace and name.
 pub(crate) async fn check(
     client: &Client,
     selection: &Selection,
-    namespace: &str,
+    (namespace, lease): (&str, &str),
     options: &CheckOptions,
 ) -> Result<()> {
     let mut failures = Vec::new();
@@ -34,7 +34,7 @@ pub(crate) async fn check(
     for (rule, namespace) in rbac::cluster_rules(selection)
         .iter()
         .map(|rule| (rule, None))
-        .chain(rbac::lease_rules(selection).iter().map(|rule| (rule, Some(namespace))))
+        .chain(rbac::lease_rules(selection, lease).iter().map(|rule| (rule, Some(namespace))))
     {
         for verb in &rule.verbs {
             report(&may(rule, verb, namespace), allowed(client, rule, verb, namespace).await, &mut failures);
@@ -104,7 +104,7 @@ async fn allowed(client: &Client, rule: &Rule, verb: &str, namespace: Option<&st
     let (resource, subresource) = rule.resource.split_once('/').unwrap_or((&rule.resource, ""));
     let review: SelfSubjectAccessReview = serde_json::from_value(json!({"spec": {"resourceAttributes": {
         "group": rule.group, "resource": resource, "subresource": subresource, "verb": verb,
-        "name": rule.name.unwrap_or_default(), "namespace": namespace.unwrap_or_default(),
+        "name": rule.name.as_deref().unwrap_or_default(), "namespace": namespace.unwrap_or_default(),
     }}}))?;
     let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let answer = reviews.create(&PostParams::default(), &review).await?;

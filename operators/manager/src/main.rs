@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde_json::json;
 
-use options::{Cli, Command, RbacOptions, RunOptions, Selection};
+use options::{Cli, Command, RbacOptions, RunOptions};
 
 // One thread: the work is short and mostly waiting, and the machine's cores belong to others.
 #[tokio::main(flavor = "current_thread")]
@@ -22,7 +22,7 @@ async fn main() -> std::process::ExitCode {
     let result = match &cli.command {
         None => run::run(&cli.run).await,
         Some(Command::Check(options)) => check(&cli.run, options).await,
-        Some(Command::Rbac(options)) => print_rbac(&cli.run.selection, options),
+        Some(Command::Rbac(options)) => print_rbac(&cli.run, options),
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -36,10 +36,11 @@ async fn main() -> std::process::ExitCode {
 async fn check(options: &RunOptions, check: &options::CheckOptions) -> Result<()> {
     let config = run::config(options).await?;
     let client = kube::Client::try_from(config).context("the credentials cannot be used")?;
-    check::check(&client, &options.selection, &run::lease_namespace(options), check).await
+    let namespace = run::lease_namespace(options);
+    check::check(&client, &options.selection, (&namespace, &options.leader_elect_name), check).await
 }
 
-fn print_rbac(selection: &Selection, options: &RbacOptions) -> Result<()> {
+fn print_rbac(run: &RunOptions, options: &RbacOptions) -> Result<()> {
     let group = "rbac.authorization.k8s.io";
     let subject = match (&options.user, &options.service_account) {
         (Some(user), _) => json!({"kind": "User", "apiGroup": group, "name": user}),
@@ -53,7 +54,7 @@ fn print_rbac(selection: &Selection, options: &RbacOptions) -> Result<()> {
             bail!("say who shall have the permissions: --user NAME or --service-account NAMESPACE/NAME")
         }
     };
-    let manifest = rbac::manifest(selection, &options.lease_namespace, &subject);
+    let manifest = rbac::manifest(&run.selection, &options.lease_namespace, &run.leader_elect_name, &subject);
     println!("{}", serde_json::to_string_pretty(&manifest)?);
     Ok(())
 }

@@ -67,11 +67,11 @@ pub(crate) struct RunOptions {
     pub(crate) leader_elect: bool,
 
     /// Namespace of the Lease; the pod's own by default, else trysail-system.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) leader_elect_namespace: Option<String>,
 
     /// Name of the Lease.
-    #[arg(long, default_value = LEASE)]
+    #[arg(long, default_value = LEASE, global = true)]
     pub(crate) leader_elect_name: String,
 
     /// Keys reconciled at the same time, per controller.

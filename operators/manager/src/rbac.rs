@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use trysail_core::{Face, Resource, resource::PODS};
 
-use crate::options::{ControllerName, LEASE, Selection};
+use crate::options::{ControllerName, Selection};
 
 /// Verbs on one resource, and why they are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct Rule {
     /// Verbs, sorted.
     pub(crate) verbs: Vec<&'static str>,
     /// Restricts the rule to objects of that name.
-    pub(crate) name: Option<&'static str>,
+    pub(crate) name: Option<String>,
     /// Why.
     pub(crate) why: &'static str,
 }
@@ -35,13 +35,13 @@ pub(crate) fn cluster_rules(selection: &Selection) -> Vec<Rule> {
     rules.0
 }
 
-/// Rules in the namespace of the Lease.
-pub(crate) fn lease_rules(selection: &Selection) -> Vec<Rule> {
+/// Rules in the namespace of the Lease, which has that name.
+pub(crate) fn lease_rules(selection: &Selection, lease: &str) -> Vec<Rule> {
     let mut rules = Rules::default();
     rules.add("coordination.k8s.io", "leases", &["create"], "make the Lease when there is none");
     rules.add("coordination.k8s.io", "leases", &["get", "update"], "hold the Lease, or wait for it");
     if let Some(rule) = rules.0.last_mut() {
-        rule.name = Some(LEASE);
+        rule.name = Some(lease.to_owned());
     }
     if selection.api.faces().contains(&Face::Native)
         && selection.controllers.contains(&ControllerName::Deployment)
@@ -128,7 +128,7 @@ pub(crate) fn to_policy_rules(rules: &[Rule]) -> Vec<Value> {
         .map(|rule| {
             let mut entry =
                 json!({"apiGroups": [rule.group], "resources": [rule.resource], "verbs": rule.verbs});
-            if let Some(name) = rule.name {
+            if let Some(name) = &rule.name {
                 entry["resourceNames"] = json!([name]);
             }
             entry
@@ -137,7 +137,7 @@ pub(crate) fn to_policy_rules(rules: &[Rule]) -> Vec<Value> {
 }
 
 /// A List of ClusterRole, Role and their bindings for `subject` (an entry of `subjects`).
-pub(crate) fn manifest(selection: &Selection, lease_namespace: &str, subject: &Value) -> Value {
+pub(crate) fn manifest(selection: &Selection, lease_namespace: &str, lease: &str, subject: &Value) -> Value {
     const GROUP: &str = "rbac.authorization.k8s.io";
     let api_version = format!("{GROUP}/v1");
     let reference = |kind: &str| json!({"apiGroup": GROUP, "kind": kind, "name": "trysail-manager"});
@@ -152,7 +152,7 @@ pub(crate) fn manifest(selection: &Selection, lease_namespace: &str, subject: &V
             {"apiVersion": api_version, "kind": "ClusterRoleBinding", "metadata": name,
              "roleRef": reference("ClusterRole"), "subjects": [subject]},
             {"apiVersion": api_version, "kind": "Role", "metadata": in_namespace,
-             "rules": to_policy_rules(&lease_rules(selection))},
+             "rules": to_policy_rules(&lease_rules(selection, lease))},
             {"apiVersion": api_version, "kind": "RoleBinding", "metadata": in_namespace,
              "roleRef": reference("Role"), "subjects": [subject]},
         ],
@@ -162,7 +162,7 @@ pub(crate) fn manifest(selection: &Selection, lease_namespace: &str, subject: &V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Api;
+    use crate::options::{Api, LEASE};
 
     fn selection(api: Api, controllers: &[ControllerName]) -> Selection {
         Selection { api, controllers: controllers.to_vec() }
@@ -179,13 +179,23 @@ mod tests {
         assert!(crd.iter().all(|rule| rule.resource != "pods" || !rule.verbs.contains(&"create")));
     }
 
+    /// A manager with a Lease of another name must be allowed to hold that one.
+    #[test]
+    fn the_lease_is_the_one_that_was_named() {
+        let rules = lease_rules(&selection(Api::Crd, &[]), "blue");
+        let named: Vec<_> = rules.iter().filter_map(|rule| rule.name.as_deref()).collect();
+        assert_eq!(named, ["blue"]);
+    }
+
     /// The cluster of this machine gives the static pod exactly these permissions.
     #[test]
     fn the_static_pods_permissions_are_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/cluster/rbac/native-manager.json");
-        let all = [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
-        let user = json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "trysail-manager"});
-        let manifest = manifest(&selection(Api::Native, &all), "kube-system", &user);
+        let all =
+            [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
+        let user =
+            json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "trysail-manager"});
+        let manifest = manifest(&selection(Api::Native, &all), "kube-system", LEASE, &user);
         let text = serde_json::to_string_pretty(&manifest).unwrap() + "\n";
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(path, &text).unwrap();
@@ -198,7 +208,7 @@ mod tests {
         let all =
             [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
         let selection = selection(Api::Both, &all);
-        for rule in cluster_rules(&selection).iter().chain(&lease_rules(&selection)) {
+        for rule in cluster_rules(&selection).iter().chain(&lease_rules(&selection, LEASE)) {
             assert!(
                 !rule.why.is_empty() && !rule.resource.contains('*') && !rule.group.contains('*'),
                 "{rule:?}"

@@ -1,9 +1,10 @@
 //! The manager as a running program: client, election, controllers, one after the other.
 
 use anyhow::{Context, Result};
-use trysail_core::Face;
+use trysail_core::{Face, plan::Planner};
 use trysail_sdk::{
     client::{Client, Fence, Options},
+    controller::PlanController,
     election::ElectionConfig,
     logging,
     manager::{Builder, Manager},
@@ -11,7 +12,7 @@ use trysail_sdk::{
 
 use crate::{
     native_check,
-    options::{ControllerName, LogFormat, RunOptions},
+    options::{Api, ControllerName, LogFormat, RunOptions},
     wiring::{deployment, replicas},
 };
 
@@ -55,16 +56,29 @@ fn with_controllers(mut manager: Builder, face: Face, options: &RunOptions) -> B
     let mut controllers = options.selection.controllers.clone();
     controllers.sort_unstable();
     controllers.dedup();
+    // Beside the native kinds, whose controllers have upstream's names, ours need names of their own.
+    let beside = options.selection.api == Api::Both && face == Face::Crd;
     for controller in controllers {
         manager = match controller {
-            ControllerName::Deployment => manager.controller(deployment::deployments(face, workers)),
-            ControllerName::ReplicaSet => manager.controller(replicas::replica_sets(face, workers)),
+            ControllerName::Deployment => {
+                let controller = deployment::deployments(face, workers);
+                manager.controller(named(controller, "trysail-deployment-controller", beside))
+            }
+            ControllerName::ReplicaSet => {
+                let controller = replicas::replica_sets(face, workers);
+                manager.controller(named(controller, "trysail-replicaset-controller", beside))
+            }
             ControllerName::ReplicationController => {
-                manager.controller(replicas::replication_controllers(face, workers))
+                let controller = replicas::replication_controllers(face, workers);
+                manager.controller(named(controller, "trysail-replication-controller", beside))
             }
         };
     }
     manager
+}
+
+fn named<P: Planner>(controller: PlanController<P>, name: &'static str, beside: bool) -> PlanController<P> {
+    if beside { controller.named(name) } else { controller }
 }
 
 /// Credentials: the file that was named, else KUBECONFIG, else the pod's service account.
@@ -86,4 +100,25 @@ pub(crate) async fn config(options: &RunOptions) -> Result<kube::Config> {
 pub(crate) fn lease_namespace(options: &RunOptions) -> String {
     let own = || std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
     options.leader_elect_namespace.clone().or_else(own).unwrap_or_else(|| NAMESPACE.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::Cli;
+
+    /// Both faces in one process: a manager refuses controllers of one name.
+    #[tokio::test]
+    async fn both_faces_run_side_by_side() {
+        let cli = Cli::try_parse_from(["trysail-manager", "--api=both"]).unwrap();
+        let nowhere = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+        let client = Client::new(&nowhere, Options::default()).unwrap();
+        let mut manager = Manager::builder("test").client(client);
+        for face in cli.run.selection.api.faces() {
+            manager = with_controllers(manager, *face, &cli.run);
+        }
+        manager.build().await.unwrap();
+    }
 }
