@@ -34,12 +34,17 @@ pub enum CrdError {
 }
 
 /// Completes `crd`, which comes without a schema, with the schemas of spec and status.
+///
+/// An object that nobody has looked at yet reads as generation 0 observed. Without a status kstatus would call it
+/// current, and `helm install --wait` that is quicker than the controller would not wait at all.
 pub(crate) fn with_schema(
     mut crd: CustomResourceDefinition,
     description: &str,
     spec: &Value,
     status: &Value,
 ) -> Result<CustomResourceDefinition, CrdError> {
+    let mut status = status.clone();
+    status["default"] = json!({"observedGeneration": 0});
     let root = json!({
         "type": "object",
         "description": description,

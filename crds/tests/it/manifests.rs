@@ -215,3 +215,14 @@ fn defaults_are_those_of_the_native_kinds() {
     assert_eq!(stored("ReplicaSet"), json!({"replicas": 1}));
     assert_eq!(stored("ReplicationController"), json!({"replicas": 1}));
 }
+
+/// kstatus calls an object without a status current: `helm install --wait` would be done before our controllers
+/// have looked. One that says that it has observed no generation is in progress.
+#[test]
+fn an_object_that_nobody_has_looked_at_says_so() {
+    let schemas = schemas();
+    for (name, text) in corpus("manifests").into_iter().filter(|(name, _)| name.contains("-minimal")) {
+        let stored = admit(&documents(&text)[0], None, &schemas).unwrap();
+        assert_eq!(stored["status"], json!({"observedGeneration": 0}), "{name}");
+    }
+}
