@@ -58,14 +58,20 @@ where
     K: Clone + Eq + Hash + fmt::Display + Send + Sync + 'static,
     W: Work<K>,
 {
-    /// Runs `workers` workers until the queue is shut down and each has finished the key it has.
+    /// Runs `workers` workers until the queue is shut down and each has finished the key it has. Ends early with
+    /// a worker that panicked outside of any look: its key would never be looked at again.
     pub(crate) async fn run(self: Arc<Self>, workers: usize) {
         self.metrics.max_concurrent(workers);
         let mut running = JoinSet::new();
         for _ in 0..workers.max(1) {
             running.spawn(Arc::clone(&self).work());
         }
-        while running.join_next().await.is_some() {}
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(controller = %self.name, %error, "a worker ended by a bug");
+                return;
+            }
+        }
     }
 
     async fn work(self: Arc<Self>) {
@@ -127,5 +133,44 @@ where
             self.metrics.panicked();
             Outcome::Failed(format!("panicked: {}", panic_message(&*panic)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{metrics::Metrics, queue::Cause};
+
+    /// A key that cannot be named in a span: a bug outside of the look.
+    #[derive(Clone, PartialEq, Eq, Hash)]
+    struct Nameless;
+
+    impl fmt::Display for Nameless {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("no name")
+        }
+    }
+
+    struct Nothing;
+
+    impl Work<Nameless> for Nothing {
+        async fn look(&self, _: &Item<Nameless>) -> Outcome {
+            Outcome::Done
+        }
+    }
+
+    /// The rest would work on, and the manager would not know.
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_is_lost_ends_its_controller() {
+        let _log = tracing::subscriber::set_default(
+            tracing_subscriber::fmt().with_writer(std::io::sink).with_max_level(tracing::Level::INFO).finish(),
+        );
+        let metrics = Metrics::new();
+        let queue = Queue::new("sails", &metrics);
+        queue.add(&Nameless, Cause::Timer);
+        let metrics = metrics.controller("sails");
+        let engine = Engine { name: "sails".into(), queue, metrics, work: Nothing, timeout: None };
+        let ended = tokio::time::timeout(Duration::from_secs(5), Arc::new(engine).run(3)).await;
+        assert!(ended.is_ok(), "the others work on");
     }
 }
