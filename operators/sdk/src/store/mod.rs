@@ -126,7 +126,7 @@ impl<T: Object> Store<T> {
     pub fn by_index(&self, name: &str, value: &str) -> Vec<Arc<T>> {
         let inner = self.read();
         let index = inner.custom.iter().find(|index| index.name == name);
-        index.map(|custom| custom.index.get(&Symbol::from(value))).unwrap_or_default()
+        index.map(|custom| custom.index.get(value)).unwrap_or_default()
     }
 
     /// About how many bytes objects and indexes take, without what objects share or keep on the heap.
