@@ -1,7 +1,7 @@
 //! The process around controllers: what starts when, who leads, and how it ends.
 //!
 //! Start: HTTP server (probes must answer early) → informers → standing for election, with the caches hot →
-//! controllers. Stop, within one bounded time: controllers finish the keys they have, while the lease is still
+//! controllers. Stop, each step within a bounded time: controllers finish the keys they have, while the lease is still
 //! renewed so that their last writes leave → informers → the lease is released → events → HTTP server. Losing the
 //! lease is an error; SIGTERM and SIGINT are not.
 
@@ -24,8 +24,9 @@ use crate::{
     metrics::Metrics,
 };
 
-/// How long a stop may take. Pods are given 30 s by default before they are killed.
-pub const GRACE: Duration = Duration::from_secs(28);
+/// How long controllers may take to finish the keys they have. What follows takes at most 6.5 s (the lease,
+/// events, open scrapes), and pods are given 30 s by default before they are killed.
+pub const GRACE: Duration = Duration::from_secs(22);
 /// A standby does not wait for ever for caches that cannot fill, say for want of a CRD: others may.
 const WARM_UP: Duration = Duration::from_secs(120);
 /// How often caches are asked whether they are full, while they fill.
@@ -126,7 +127,7 @@ impl Builder {
         self
     }
 
-    /// How long a stop may take.
+    /// How long a stop may wait for controllers to finish the keys they have.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
