@@ -13,21 +13,23 @@ const SUFFIX_LENGTH: usize = 5;
 /// 27⁵ slots: 14,348,907.
 pub const SLOTS: u32 = 27u32.pow(SUFFIX_LENGTH as u32);
 
-/// Object names are DNS subdomains for most kinds; pods' host names are cut by the kubelet, not by us.
+/// Object names are DNS subdomains for most kinds.
 const MAX_NAME: usize = 253;
+
+/// A pod's name becomes its host name, of which only so much is left: siblings must differ within that.
+const MAX_CHILD_NAME: usize = 63;
 
 /// The child name for `slot` of this owner.
 pub fn child_name(owner_name: &str, owner_uid: &Uid, slot: u32) -> String {
-    let room = MAX_NAME - SUFFIX_LENGTH - 1;
-    let prefix = cut(owner_name, room);
+    let prefix = cut(owner_name, MAX_CHILD_NAME - SUFFIX_LENGTH - 1);
     format!("{prefix}-{}", encode(permute(slot % SLOTS, owner_uid, Direction::Scatter)))
 }
 
 /// The slot behind a name made by [`child_name`] for this owner. A name that merely looks alike (of an adopted
 /// pod, say) decodes to an arbitrary slot, which is harmless: that slot is then skipped.
 pub fn slot_of(name: &str, owner_name: &str, owner_uid: &Uid) -> Option<u32> {
-    let room = MAX_NAME - SUFFIX_LENGTH - 1;
-    let suffix = name.strip_prefix(cut(owner_name, room))?.strip_prefix('-')?;
+    let prefix = cut(owner_name, MAX_CHILD_NAME - SUFFIX_LENGTH - 1);
+    let suffix = name.strip_prefix(prefix)?.strip_prefix('-')?;
     Some(permute(decode(suffix)?, owner_uid, Direction::Gather))
 }
 
@@ -153,8 +155,20 @@ mod tests {
         let owner = "a".repeat(253);
         let uid = Uid::from("u");
         let name = child_name(&owner, &uid, 7);
-        assert_eq!(name.len(), 253);
         assert_eq!(slot_of(&name, &owner, &uid), Some(7));
         assert_eq!(hashed_name(&owner, "bcdfghjklm").len(), 253);
+    }
+
+    /// A host name has 63 characters at most; the kubelet cuts what is longer, and pods that share a host name take
+    /// each other for themselves, in leader elections say.
+    #[test]
+    fn pods_of_one_owner_differ_within_a_host_name() {
+        for length in [56, 57, 58, 63, 253] {
+            let owner = "a".repeat(length);
+            let uid = Uid::from("u");
+            let names: HashSet<String> = (0..100).map(|slot| child_name(&owner, &uid, slot)).collect();
+            assert_eq!(names.len(), 100);
+            assert!(names.iter().all(|name| name.len() <= 63), "{names:?}");
+        }
     }
 }
