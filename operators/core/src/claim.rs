@@ -26,6 +26,8 @@ pub fn claim(owner: &Meta, selector: &Selector, child: &Meta) -> Claim {
             false => Claim::Release,
         },
         Some(_) => Claim::Ignore,
+        // It would select everything: no valid spec asks for that.
+        None if selector.is_empty() => Claim::Ignore,
         None if !matches || owner.is_terminating() || child.is_terminating() => Claim::Ignore,
         None if child.key.namespace != owner.key.namespace => Claim::Ignore,
         None => Claim::Adopt,
@@ -76,5 +78,14 @@ mod tests {
         let mut child = meta("child", "web", None, false);
         child.key.namespace = "elsewhere".into();
         assert_eq!(claim(&meta("own", "web", None, false), &selector, &child), Claim::Ignore);
+    }
+
+    /// It would take every orphan of the namespace.
+    #[test]
+    fn an_empty_selector_adopts_nothing() {
+        let child = meta("child", "web", None, false);
+        assert_eq!(claim(&meta("own", "web", None, false), &Selector::default(), &child), Claim::Ignore);
+        let own = meta("child", "web", Some("uid-own"), false);
+        assert_eq!(claim(&meta("own", "web", None, false), &Selector::default(), &own), Claim::Keep);
     }
 }
