@@ -61,7 +61,16 @@ fn preconditions(
 fn sizes(planner: DeploymentPlanner, snapshot: &Snapshot, plan: &Plan<Memory>) -> Result<(), Violation> {
     let deployment = &snapshot.deployment;
     let mut after: BTreeMap<&str, (i64, &ReplicaSet)> = BTreeMap::new();
-    for set in snapshot.sets.iter().filter(|set| set.meta.controller.as_ref() == Some(&deployment.meta.uid)) {
+    // What is let go takes its pods along.
+    let released: BTreeSet<_> = plan
+        .actions()
+        .filter(|action| matches!(action.verb, Verb::Release { .. }))
+        .filter_map(|action| action.target.uid.as_ref())
+        .collect();
+    let ours = |set: &ReplicaSet| {
+        set.meta.controller.as_ref() == Some(&deployment.meta.uid) && !released.contains(&set.meta.uid)
+    };
+    for set in snapshot.sets.iter().filter(|set| ours(set)) {
         after.insert(&set.meta.key.name, (i64::from(set.replicas), set));
     }
     let before: BTreeMap<_, _> = after.iter().map(|(name, (size, _))| (*name, *size)).collect();

@@ -35,6 +35,15 @@ enum Op {
     Delete(usize),
     Relabel(usize),
     EraseAnnotations,
+    /// The ReplicaSet of that place …
+    ScaleSet(usize, i32),
+    RelabelSet(usize),
+    DeleteSet(usize),
+    /// Of another strategy from now on.
+    Recreate(bool),
+    MinReady(i32),
+    /// Pods of this image do not get ready.
+    Broken(u8),
 }
 
 /// What users do, and time.
@@ -75,6 +84,19 @@ fn hostile() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// The same with somebody who edits ReplicaSets behind the Deployment's back.
+fn meddling() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => hostile(),
+        2 => (any::<usize>(), 0..9i32).prop_map(|(place, replicas)| Op::ScaleSet(place, replicas)),
+        1 => any::<usize>().prop_map(Op::RelabelSet),
+        1 => any::<usize>().prop_map(Op::DeleteSet),
+        1 => any::<bool>().prop_map(Op::Recreate),
+        1 => (0..3i32).prop_map(Op::MinReady),
+        1 => (0..4u8).prop_map(Op::Broken),
+    ]
+}
+
 #[derive(Clone, Debug)]
 struct Start {
     face: Face,
@@ -106,6 +128,8 @@ struct World {
     managers: Vec<Manager>,
     resource: Resource,
     key: Key,
+    /// Somebody edits ReplicaSets: how many pods there are is no longer only our doing.
+    is_meddled: bool,
 }
 
 impl World {
@@ -121,7 +145,7 @@ impl World {
         let resource = Cluster::resources(face)[kind];
         cluster.create(resource, manifest, Writer::Other).unwrap();
         let managers = vec![Manager::start(face, &cluster)];
-        Self { cluster, managers, resource, key: Key::new(NAMESPACE, "web") }
+        Self { cluster, managers, resource, key: Key::new(NAMESPACE, "web"), is_meddled: false }
     }
 
     fn patch(&mut self, patch: &Value) {
@@ -180,6 +204,25 @@ impl World {
                 let _ = cluster.patch(PODS, pod, (None, 0), None, &patch, Writer::Other);
             }),
             Op::EraseAnnotations => self.erase_annotations(),
+            Op::ScaleSet(place, replicas) => {
+                self.patch_set(*place, &json!({"spec": {"replicas": replicas}}));
+            }
+            Op::RelabelSet(place) => {
+                self.patch_set(*place, &json!({"metadata": {"labels": {"app": "other"}}}));
+            }
+            Op::DeleteSet(place) => {
+                if let Some(set) = self.set(*place) {
+                    let _ = self.cluster.delete(self.sets(), &set, None, Writer::Other);
+                }
+            }
+            Op::Recreate(true) => {
+                self.patch(&json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}));
+            }
+            Op::Recreate(false) => self.patch(&json!({"spec": {"strategy": {"type": "RollingUpdate"}}})),
+            Op::MinReady(seconds) => self.patch(&json!({"spec": {"minReadySeconds": seconds}})),
+            Op::Broken(image) => {
+                self.cluster.kubelet.broken_images.insert(format!("v{image}"));
+            }
         }
     }
 
@@ -198,10 +241,26 @@ impl World {
         }
     }
 
+    fn sets(&self) -> Resource {
+        let face = if self.resource.group == "apps" { Face::Native } else { Face::Crd };
+        Cluster::resources(face)[1]
+    }
+
+    fn set(&self, place: usize) -> Option<Key> {
+        let sets = self.cluster.list(self.sets());
+        let set = sets.get(place.checked_rem(sets.len())?)?;
+        Some(Key::new(NAMESPACE, set["metadata"]["name"].as_str()?))
+    }
+
+    fn patch_set(&mut self, place: usize, patch: &Value) {
+        if let Some(set) = self.set(place) {
+            self.cluster.patch(self.sets(), &set, (None, 0), None, patch, Writer::Other).unwrap();
+        }
+    }
+
     /// Somebody breaks the books that a Deployment keeps on its ReplicaSets.
     fn erase_annotations(&mut self) {
-        let sets = Cluster::resources(Face::Crd)[1];
-        let sets = if self.resource.group == "apps" { Cluster::resources(Face::Native)[1] } else { sets };
+        let sets = self.sets();
         for set in self.cluster.list(sets) {
             let key = Key::new(NAMESPACE, set["metadata"]["name"].as_str().unwrap());
             let wrong =
@@ -213,6 +272,14 @@ impl World {
     /// Everything works again and nobody interferes any more.
     fn heal(&mut self) {
         self.cluster.policy = trysail_testkit::cluster::Policy::default();
+        self.cluster.kubelet.broken_images.clear();
+        // What was let go is none of the Deployment's business any more; nor are its pods.
+        for set in self.cluster.list(self.sets()) {
+            if set["metadata"]["labels"]["app"] == "other" {
+                let key = Key::new(NAMESPACE, set["metadata"]["name"].as_str().unwrap());
+                self.cluster.delete(self.sets(), &key, None, Writer::Other).unwrap();
+            }
+        }
         for manager in &mut self.managers {
             manager.set_lag(0);
             manager.faults = Faults::default();
@@ -281,7 +348,11 @@ impl World {
 
     fn no_violation(&self) -> Result<(), TestCaseError> {
         let violations = self.cluster.invariants.violations();
-        prop_assert!(violations.is_empty(), "{violations:#?}\n{:#?}", self.managers[0].journal);
+        prop_assert!(
+            self.is_meddled || violations.is_empty(),
+            "{violations:#?}\n{:#?}",
+            self.managers[0].journal
+        );
         // The simulated server validates statuses as upstream does: a planned one must never be refused.
         let refused = self.managers.iter().flat_map(|manager| &manager.journal);
         let refused: Vec<_> = refused.filter(|line| line.starts_with("refused patch")).collect();
@@ -325,6 +396,19 @@ proptest! {
     fn a_deployment_survives_a_hostile_cluster(start in start(), ops in vec(hostile(), 1..80)) {
         let mut world = World::deployment(&start);
         world.cluster.invariants.pods_fall_ill = true;
+        play(&mut world, &ops)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// ReplicaSets resized, relabelled and deleted by others, strategies changed in mid-rollout, images that never
+    /// get ready: every plan passes the audit, and in the end all is as wanted.
+    #[test]
+    fn a_deployment_survives_meddlers(start in start(), ops in vec(meddling(), 1..80)) {
+        let mut world = World::deployment(&start);
+        world.is_meddled = true;
         play(&mut world, &ops)?;
     }
 }
