@@ -80,11 +80,11 @@ fn scale_only<'a>(
     let own = i64::from(only.replicas.max(only.status.replicas.unwrap_or(0)));
     let room = fleet.bounds.max_total() - (fleet.footprint() - own);
     let size = room.clamp(i64::from(only.replicas), i64::from(wanted)) as i32;
-    if size < wanted {
-        return fleet.all().find(|set| is_shrinking(set)).map(|set| observation(planner, set));
+    if size > only.replicas {
+        edits.scale(fleet, only, size, SCALED);
     }
-    edits.scale(fleet, only, size, SCALED);
-    None
+    let busy = fleet.all().find(|set| is_shrinking(set)).filter(|_| size < wanted);
+    busy.map(|set| observation(planner, set))
 }
 
 /// The current set has all its pods, and both it and the Deployment agree on how many those are.
@@ -104,6 +104,10 @@ fn scale_in_proportion<'a>(
 ) -> Option<WaitingOn> {
     let allowed = if fleet.bounds.replicas == 0 { 0 } else { fleet.bounds.max_total() };
     let change = allowed - fleet.size();
+    // Paused, with a smaller surge than before: nobody asked for fewer pods. The rollout will see to it.
+    if change < 0 && !is_due(fleet) {
+        return None;
+    }
     if change > 0 {
         let busy = fleet.unsettled().or_else(|| fleet.all().find(|set| is_shrinking(set)));
         if let Some(busy) = busy {
@@ -141,16 +145,18 @@ fn sort(sets: &mut [&Arc<ReplicaSet>], change: i64) {
 
 /// By how much a set would change if all kept their proportions, rounded half away from zero.
 fn share(fleet: &Fleet<'_>, set: &ReplicaSet, allowed: i64) -> i64 {
-    let size = i64::from(set.replicas);
+    let size = i128::from(set.replicas);
     let before = annotations::count(&set.annotations, MAX_REPLICAS)
         .filter(|before| *before > 0)
         .or(fleet.deployment.status.replicas)
         .unwrap_or(0);
-    match i64::from(before) {
+    // Three sizes multiplied: more than 64 bits hold.
+    let share = match i128::from(before) {
         _ if allowed == 0 => -size,
         0 => 0,
-        before => (2 * size * allowed + before) / (2 * before) - size,
-    }
+        before => (2 * size * i128::from(allowed) + before) / (2 * before) - size,
+    };
+    share.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 /// True for a set that still has more pods than it should.
@@ -211,5 +217,28 @@ mod tests {
         let recreate = json!({"replicas": 4, "strategy": {"type": "Recreate"}});
         assert_eq!(rollout(recreate, &["v1 2/2/2@9", "v2 4/4/0@9"]), "v1 0");
         assert_eq!(step(4, &["v1 4/4/4@9"]), "new 3");
+    }
+
+    /// Paused, with a smaller surge than before: fewer pods would be allowed, but nobody asked for fewer, and those
+    /// that go would be available ones.
+    #[test]
+    fn a_smaller_surge_alone_takes_no_pods() {
+        let strategy = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 2}});
+        let spec = json!({"replicas": 10, "paused": true, "strategy": strategy});
+        assert_eq!(rollout(spec, &["v1 8/8/8@10", "v2 5/5/0@10"]), "");
+    }
+
+    /// Pods that somebody keeps from being deleted take their room, not all of it.
+    #[test]
+    fn the_only_one_grows_as_far_as_there_is_room() {
+        let strategy = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
+        let spec = json!({"replicas": 10, "strategy": strategy});
+        assert_eq!(rollout(spec, &["v1 0/2/2@5", "v2 5/5/5@5"]), "v2 8");
+    }
+
+    #[test]
+    fn the_largest_numbers_are_sizes_too() {
+        let sets = ["v1 2147483647/0/0@2147483644", "v2 536870911/0/0@2147483644"];
+        assert_eq!(rollout(json!({"replicas": 2_000_000_000}), &sets), "v1 1963129089");
     }
 }
