@@ -30,7 +30,7 @@ pub(super) fn plan(planner: ReplicaSetPlanner, snapshot: &Snapshot) -> Plan<Memo
         // Such pods would be released as soon as they exist, and made again, for ever.
         let what = "spec.template.metadata.labels must match spec.selector".to_owned();
         plan.waiting_on.push(WaitingOn::User { what });
-    } else if let Some(refusal) = failure::barring(snapshot) {
+    } else if let Some(refusal) = failure::barring(snapshot, claims.active.len()) {
         let (message, retry_at) = (refusal.message.clone(), refusal.retry_at);
         plan.waiting_on.push(WaitingOn::Refused { message, retry_at });
         if counts.replicas != set.replicas {
@@ -154,6 +154,22 @@ mod tests {
         waiting on 0 of 1 pods created
         look again at 2026-01-01T00:00:11Z
         "#);
+    }
+
+    /// What was refused bars its like: a quota does not keep pods from being deleted, nor a webhook that wants none
+    /// deleted from being created.
+    #[test]
+    fn a_refusal_bars_its_own_direction_only() {
+        let plan = |replicas: i32, action| {
+            let retry_at = now() + SignedDuration::from_secs(4);
+            let refusal = Refusal { action, message: "refused".to_owned(), attempts: 2, retry_at };
+            replica_set_plan(json!({"replicas": replicas}), &["a node=n", "b node=n"], Some(refusal))
+        };
+        assert!(plan(1, "CreatePod").contains("delete Pod shop/"));
+        assert!(plan(3, "DeletePod").contains("create Pod shop/"));
+        assert!(!plan(3, "CreatePod").contains("create Pod"));
+        assert!(!plan(1, "DeletePod").contains("delete Pod"));
+        assert!(!plan(1, "AdoptPod").contains("delete Pod"));
     }
 
     #[test]

@@ -17,6 +17,10 @@ use crate::views::ReplicaSet;
 /// Creates or deletes per look, upstream's number: one huge owner leaves room for the others.
 pub const BURST: usize = 500;
 
+/// The reasons of the actions that create and delete a pod.
+pub(super) const CREATE: &str = "CreatePod";
+pub(super) const DELETE: &str = "DeletePod";
+
 /// How many pods to create now.
 pub(super) fn missing(replicas: i32, active: usize) -> usize {
     usize::try_from(replicas).unwrap_or(0).saturating_sub(active).min(BURST)
@@ -52,7 +56,7 @@ fn create(planner: ReplicaSetPlanner, set: &ReplicaSet, slot: u32, because: Stri
             resource_version: 0,
         },
         verb: Verb::Create { controller: Some(set.meta.uid.clone()), body: body(planner, set, &name) },
-        reason: "CreatePod",
+        reason: CREATE,
         because,
         on_success,
         on_failure: Some(EventNote::warning("FailedCreate", "Error creating")),
@@ -64,7 +68,7 @@ fn delete(pod: &Pod, because: String) -> Action {
     Action {
         target: target(pod),
         verb: Verb::Delete { propagation: None },
-        reason: "DeletePod",
+        reason: DELETE,
         because,
         on_success: Some(EventNote::normal("SuccessfulDelete", format!("Deleted pod: {name}"))),
         on_failure: Some(EventNote::warning("FailedDelete", "Error deleting")),
