@@ -43,7 +43,8 @@ pub(super) fn report(
     if fleet.deployment.paused || fleet.deployment.meta.is_terminating() {
         return None;
     }
-    if let Some(refusal) = refused_creation(snapshot, fleet) {
+    // With another attempt in the same plan it is not known yet what comes of it.
+    if let Some(refusal) = refused_creation(snapshot, fleet).filter(|_| creating.is_none()) {
         // The latest words: a quota may have given way to a webhook.
         let message = format!("Failed to create new replica set: {}", refusal.message);
         let held = conditions.get(PROGRESSING);
@@ -94,7 +95,9 @@ fn start(
     let Some(new) = fleet.new else { return };
     let quoted = format!("\"{}\"", new.meta.key.name);
     let is_known = conditions.get(PROGRESSING).is_some_and(|held| {
-        held.message.contains(&quoted) || held.reason == RESUMED || held.reason == PAUSED
+        // A refusal may quote the name, too.
+        let speaks_of_it = held.reason != CREATE_ERROR && held.message.contains(&quoted);
+        speaks_of_it || held.reason == RESUMED || held.reason == PAUSED
     });
     if !is_known && !counts.is_complete(fleet) {
         let message = format!("Found new replica set {quoted}");
