@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trysail_core::{
-    Face, Key, Object, Uid, View,
+    Face, Key, Object, Plan, Uid, View,
     plan::{Context, Planner, Refusal, Verb},
     pod::Pod,
 };
@@ -69,24 +69,9 @@ fn metadata(name: &str, version: usize, owner: Option<&str>) -> Value {
 /// `spec` is the Deployment's, without selector and template. Each set is
 /// `IMAGE SPEC/HAS/AVAILABLE`, with `!` when its controller has not seen its size yet, and `@N` when it was sized
 /// for a Deployment of N pods.
-pub(crate) fn rollout(mut spec: Value, sets: &[&str]) -> String {
-    spec["selector"] = json!({"matchLabels": {"app": "web"}});
-    spec["template"] = template("v2");
-    let wanted = spec["replicas"].clone();
-    let deployment = json!({"metadata": metadata("web", 9, None), "spec": spec});
-    let objects: Vec<Value> =
-        sets.iter().enumerate().map(|(at, text)| replica_set(at + 1, text, &wanted)).collect();
-    let deployments = List::<Deployment>::of(&[deployment]);
-    let replica_sets = List::<ReplicaSet>::of(&objects);
-    let context = Context { now: now(), memory: deployment::Memory::default(), refusal: None };
-    let key = Key::new("shop", "web");
-    let pods = List::<Pod>(Vec::new());
-    let snapshot = deployment::observe(&key, context, &deployments, &replica_sets, &pods).unwrap();
-    let planner = DeploymentPlanner::new(Face::Crd);
-    let plan = planner.plan(&snapshot);
-    planner.audit(&snapshot, &plan).unwrap();
+pub(crate) fn rollout(spec: Value, sets: &[&str]) -> String {
     let mut text = String::new();
-    for action in plan.actions() {
+    for action in deployment_plan(spec, sets, None).actions() {
         let name = &action.target.key.name;
         let size = match &action.verb {
             Verb::Create { body, .. } => Some(("new", body.to_value()["spec"]["replicas"].clone())),
@@ -101,6 +86,30 @@ pub(crate) fn rollout(mut spec: Value, sets: &[&str]) -> String {
         }
     }
     text.replace('"', "")
+}
+
+/// The same plan itself, with the last refusal.
+pub(crate) fn deployment_plan(
+    mut spec: Value,
+    sets: &[&str],
+    refusal: Option<Refusal>,
+) -> Plan<deployment::Memory> {
+    spec["selector"] = json!({"matchLabels": {"app": "web"}});
+    spec["template"] = template("v2");
+    let wanted = spec["replicas"].clone();
+    let deployment = json!({"metadata": metadata("web", 9, None), "spec": spec});
+    let objects: Vec<Value> =
+        sets.iter().enumerate().map(|(at, text)| replica_set(at + 1, text, &wanted)).collect();
+    let deployments = List::<Deployment>::of(&[deployment]);
+    let replica_sets = List::<ReplicaSet>::of(&objects);
+    let context = Context { now: now(), memory: deployment::Memory::default(), refusal };
+    let key = Key::new("shop", "web");
+    let pods = List::<Pod>(Vec::new());
+    let snapshot = deployment::observe(&key, context, &deployments, &replica_sets, &pods).unwrap();
+    let planner = DeploymentPlanner::new(Face::Crd);
+    let plan = planner.plan(&snapshot);
+    planner.audit(&snapshot, &plan).unwrap();
+    plan
 }
 
 fn replica_set(at: usize, text: &str, wanted: &Value) -> Value {

@@ -1,4 +1,5 @@
-//! The annotations through which a Deployment keeps its books on ReplicaSets: upstream's, to the letter.
+//! The annotations through which a Deployment keeps its books on ReplicaSets: upstream's, to the letter,
+//! and one of our own.
 
 use trysail_core::Labels;
 
@@ -15,9 +16,21 @@ pub(super) const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 /// A request to go back to a revision, left over from `extensions/v1beta1`.
 pub(super) const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 
+/// On a ReplicaSet whose template was changed on admission: the hash of what was admitted.
+pub(super) const ADMITTED_TEMPLATE: &str = "trysail.dev/admitted-template";
+
 /// True for annotations that belong to one object and are not copied to or from ReplicaSets.
 pub(super) fn is_own(key: &str) -> bool {
-    [LAST_APPLIED, REVISION, REVISION_HISTORY, DESIRED_REPLICAS, MAX_REPLICAS, ROLLBACK_TO].contains(&key)
+    const OWN: [&str; 7] = [
+        LAST_APPLIED,
+        REVISION,
+        REVISION_HISTORY,
+        DESIRED_REPLICAS,
+        MAX_REPLICAS,
+        ROLLBACK_TO,
+        ADMITTED_TEMPLATE,
+    ];
+    OWN.contains(&key)
 }
 
 /// The revision that `annotations` carry: `None` when absent or not a number.

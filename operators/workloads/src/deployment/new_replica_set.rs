@@ -16,7 +16,7 @@ use trysail_core::{
 
 use super::{
     DeploymentPlanner,
-    annotations::{self, DESIRED_REPLICAS, MAX_REPLICAS, REVISION, REVISION_HISTORY},
+    annotations::{self, ADMITTED_TEMPLATE, DESIRED_REPLICAS, MAX_REPLICAS, REVISION, REVISION_HISTORY},
     edits::Edits,
     fleet::Fleet,
 };
@@ -24,9 +24,6 @@ use crate::views::{Deployment, ReplicaSet};
 
 /// The reason of the action that creates a ReplicaSet.
 pub(super) const CREATE: &str = "CreateReplicaSet";
-
-/// On a ReplicaSet whose template was changed on admission: the hash of what was admitted.
-const ADMITTED_TEMPLATE: &str = "trysail.dev/admitted-template";
 
 /// Upstream's bound for the list of earlier revisions, in characters.
 const MAX_HISTORY_LENGTH: usize = 2000;
@@ -76,6 +73,12 @@ pub(super) fn name(deployment: &Deployment, is_taken: impl Fn(&str) -> bool) -> 
         }
         collisions = collisions.saturating_add(1);
     }
+}
+
+/// True when the set that would be made is one that the Deployment may keep: a selector that asks something of
+/// the hash label itself would let each go as soon as it is there, and make the next.
+pub(super) fn would_be_kept(deployment: &Deployment, name: &Name) -> bool {
+    deployment.selector.matches(&deployment.template.labels.with(POD_TEMPLATE_HASH, &name.hash))
 }
 
 /// The action that makes it, `size` pods strong.

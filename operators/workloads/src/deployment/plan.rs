@@ -3,6 +3,7 @@
 use trysail_core::{
     Action, Face, Plan,
     plan::{EventNote, WaitingOn},
+    template::POD_TEMPLATE_HASH,
 };
 
 use super::{
@@ -30,6 +31,8 @@ struct Draft<'a> {
     /// stale resourceVersion.
     own: Option<Action>,
     waiting_on: Vec<WaitingOn>,
+    /// A refusal bars all writes but that of the status.
+    is_barred: bool,
 }
 
 pub(super) fn plan(planner: DeploymentPlanner, snapshot: &Snapshot) -> Plan<Memory> {
@@ -46,8 +49,11 @@ pub(super) fn plan(planner: DeploymentPlanner, snapshot: &Snapshot) -> Plan<Memo
         return plan;
     }
     let fleet = Fleet::new(deployment, &claims.sets);
-    let draft =
-        if barred(snapshot, &mut plan) { Draft::default() } else { decide(planner, snapshot, &fleet) };
+    let draft = if barred(snapshot, &mut plan) {
+        Draft { is_barred: true, ..Draft::default() }
+    } else {
+        decide(planner, snapshot, &fleet)
+    };
     carry_out(planner, snapshot, &fleet, draft, &mut plan);
     plan
 }
@@ -73,7 +79,7 @@ fn selecting_all(planner: DeploymentPlanner, snapshot: &Snapshot) -> Plan<Memory
     plan
 }
 
-/// True while a refusal bars writes to ReplicaSets.
+/// True while a refusal bars writes to ReplicaSets, and of our own annotations.
 fn barred(snapshot: &Snapshot, plan: &mut Plan<Memory>) -> bool {
     let refusal = snapshot.context.refusal.as_ref().filter(|refusal| refusal.action != UPDATE_STATUS);
     let Some(refusal) = refusal.filter(|refusal| snapshot.context.now < refusal.retry_at) else {
@@ -155,6 +161,11 @@ fn create<'a>(
     if fleet.new.is_none()
         && let Some(name) = &snapshot.next_name
     {
+        if !new_replica_set::would_be_kept(fleet.deployment, name) {
+            let what = format!("spec.selector must ask nothing of the label {POD_TEMPLATE_HASH}");
+            draft.waiting_on.push(WaitingOn::User { what });
+            return;
+        }
         draft.create = Some((name, new_replica_set::create(planner, fleet, name, size)));
     }
 }
@@ -193,7 +204,8 @@ fn carry_out(
     let is_living = !deployment.meta.is_terminating();
     // A new rollout's status, which starts its deadline, comes before the record of its number.
     let record = || status::write_revision(planner, deployment, revision.as_deref());
-    let own = draft.own.or_else(|| if creating.is_some() { None } else { record() });
+    let may_record = !draft.is_barred && creating.is_none();
+    let own = draft.own.or_else(|| if may_record { record() } else { None });
     if let Some(own) = own.filter(|_| is_living) {
         plan.wave(vec![own]);
         return;
@@ -257,4 +269,28 @@ fn waits(fleet: &Fleet<'_>, counts: &Counts) -> Vec<WaitingOn> {
         waits.push(WaitingOn::Terminating { pods: old });
     }
     waits
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use serde_json::json;
+    use trysail_core::plan::Refusal;
+
+    use crate::fixture::{deployment_plan, now};
+
+    /// A webhook may keep us from writing the revision down; that must not keep the status from being written.
+    #[test]
+    fn a_refused_record_does_not_hold_up_the_status() {
+        let refusal = Refusal {
+            action: "RecordRevision",
+            message: "no annotations".to_owned(),
+            attempts: 1,
+            retry_at: now() + SignedDuration::from_secs(4),
+        };
+        let plan = deployment_plan(json!({"replicas": 1}), &["v2 1/1/1"], Some(refusal)).to_string();
+        assert!(plan.contains("patch Deployment shop/web status"), "{plan}");
+        let plan = deployment_plan(json!({"replicas": 1}), &["v2 1/1/1"], None).to_string();
+        assert!(plan.contains("patch Deployment shop/web {\"metadata\""), "{plan}");
+    }
 }
