@@ -93,7 +93,8 @@ fn bring_up(progress: &Progress) -> Result<Cluster> {
 }
 
 fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
-    let mut tests = cargo(&["test", "--locked", "--package", "trysail-e2e", "--test", "it"]);
+    // The whole workspace, so that dependencies keep the features they were built with.
+    let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "real"]);
     // Tests that break the cluster take turns with all others.
     tests.args(["--", "--test-threads=1"]);
     tests.env("KUBECONFIG", cluster.kubeconfig());
@@ -114,7 +115,7 @@ fn conformance(counts: &mut Counts) -> Result<()> {
 }
 
 fn leftovers(counts: &mut Counts) -> Result<()> {
-    let mut tests = cargo(&["test", "--locked", "--package", "trysail-cluster", "--test", "leftovers"]);
+    let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "leftovers"]);
     tests.env("TRYSAIL_CLUSTER_TESTS", "1").env("TRYSAIL_XTASK", program("xtask"));
     run_tests(tests, counts)
 }
