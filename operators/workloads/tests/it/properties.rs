@@ -57,6 +57,8 @@ fn calm() -> impl Strategy<Value = Op> {
         1 => Just(Op::Undo),
         1 => (0..3i32, 0..3i32).prop_map(|(surge, unavailable)| Op::Surge(surge, unavailable)),
         1 => (0..3u8).prop_map(Op::Annotate),
+        1 => (0..4u8).prop_map(Op::Broken),
+        1 => any::<bool>().prop_map(Op::Recreate),
     ]
 }
 
@@ -91,9 +93,7 @@ fn meddling() -> impl Strategy<Value = Op> {
         2 => (any::<usize>(), 0..9i32).prop_map(|(place, replicas)| Op::ScaleSet(place, replicas)),
         1 => any::<usize>().prop_map(Op::RelabelSet),
         1 => any::<usize>().prop_map(Op::DeleteSet),
-        1 => any::<bool>().prop_map(Op::Recreate),
         1 => (0..3i32).prop_map(Op::MinReady),
-        1 => (0..4u8).prop_map(Op::Broken),
     ]
 }
 
@@ -421,7 +421,10 @@ enum Kind {
 
 /// Ops that make sense without a Deployment.
 fn of_a_set(op: &Op) -> bool {
-    !matches!(op, Op::Paused(_) | Op::Undo | Op::Surge(..) | Op::EraseAnnotations | Op::Annotate(_))
+    !matches!(
+        op,
+        Op::Paused(_) | Op::Undo | Op::Surge(..) | Op::EraseAnnotations | Op::Annotate(_) | Op::Recreate(_)
+    )
 }
 
 fn set_world(kind: Kind, is_native: bool, replicas: i32) -> World {
