@@ -1,5 +1,5 @@
 //! End-to-end tests on a real cluster. `cargo xtask test` starts one and runs this program; by hand:
-//! `KUBECONFIG=… TRYSAIL_CLUSTER=… cargo test -p trysail-e2e --test it -- --test-threads=1`.
+//! `KUBECONFIG=… TRYSAIL_CLUSTER=… cargo test -p trysail-e2e --test cluster -- --test-threads=1`.
 //!
 //! The API server's treatment of manifests is tested where the manifests are, in `crds/tests/it/apiserver.rs`.
 

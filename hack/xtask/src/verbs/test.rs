@@ -94,7 +94,7 @@ fn bring_up(progress: &Progress) -> Result<Cluster> {
 
 fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
     // The whole workspace, so that dependencies keep the features they were built with.
-    let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "real"]);
+    let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "cluster", "--test", "last"]);
     // Tests that break the cluster take turns with all others.
     tests.args(["--", "--test-threads=1"]);
     tests.env("KUBECONFIG", cluster.kubeconfig());
