@@ -54,6 +54,8 @@ pub(super) struct Entry {
     pub(super) early_from: Duration,
     /// The entry is kept until then, for `early_from`.
     pub(super) kept: Option<Duration>,
+    /// A worker had it and could not begin: it waits to be released.
+    pub(super) held: bool,
     /// For retries and early attempts.
     pub(super) priority: Priority,
     pub(super) causes: Causes,
@@ -78,6 +80,7 @@ impl Entry {
             failures: 0,
             early_from: Duration::ZERO,
             kept: None,
+            held: false,
             priority: NORMAL_PRIORITY,
             causes: Causes::default(),
             timer: None,
@@ -112,7 +115,8 @@ impl Entry {
     }
 
     pub(super) fn fail(&mut self, config: &QueueConfig, early: bool, now: Duration) {
-        if !early {
+        // An early attempt that was still running when the retry came due has taken its place.
+        if !early || self.retry.is_none_or(|retry| retry <= now) {
             self.failures = self.failures.saturating_add(1);
         }
         let delay = config.delay(self.failures);

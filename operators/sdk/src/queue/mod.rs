@@ -114,6 +114,12 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
         self.change(|state, now| state.add_at(key, now.saturating_add(delay), cause, now));
     }
 
+    /// What held `key` back is over, or its own writes show: it is looked at, at once unless it failed.
+    pub fn release(&self, key: &K, cause: Cause) {
+        self.0.metrics.added();
+        self.change(|state, now| state.release(key, cause, now));
+    }
+
     /// Tries `key` again after its backoff, as if an attempt had failed. For keys that no worker has; a worker
     /// [finishes](Queue::finish) with [`Finish::Failure`].
     pub fn add_rate_limited(&self, key: &K) {

@@ -146,6 +146,18 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         self.trigger(key, priority, now);
     }
 
+    /// What held `key` back is over, or its own writes show. A key that failed is tried when its backoff is over:
+    /// what an attempt itself brings about must not shorten it.
+    pub fn release(&mut self, key: &K, cause: Cause, now: Duration) {
+        self.promote(now);
+        let waits = self.entries.get(key).is_some_and(|entry| {
+            entry.phase == Phase::Idle && entry.failures > 0 && !entry.held && entry.due().is_some()
+        });
+        if !waits {
+            self.add(key, NORMAL_PRIORITY, cause, now);
+        }
+    }
+
     /// Looks at `key` at `time`; the earliest of several such times counts.
     pub fn add_at(&mut self, key: &K, time: Duration, cause: Cause, now: Duration) {
         if time <= now {
@@ -210,19 +222,21 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         }
         entry.planned = None;
         entry.priority = priority;
+        entry.held = false;
         entry.phase = Phase::Running { since: now, early, again: None };
         let (causes, failures) = (std::mem::take(&mut entry.causes), entry.failures);
         self.set_timer(&key);
         Next::Item(Item { key, causes, priority, failures, waited: now.saturating_sub(since) })
     }
 
-    /// The worker could not begin: `item` waits, with its causes, until somebody adds its key again. Whoever
-    /// holds it back must do so.
+    /// The worker could not begin: `item` waits, with its causes, until its key is [released](Self::release) or
+    /// added. Whoever holds it back must do so.
     pub fn hold(&mut self, item: Item<K>, now: Duration) {
         self.promote(now);
         let Some(entry) = self.entries.get_mut(&item.key) else { return };
         let Phase::Running { again, .. } = entry.phase else { return };
         entry.phase = Phase::Idle;
+        entry.held = true;
         let since = std::mem::replace(&mut entry.causes, item.causes);
         entry.causes.extend(since);
         if let Some(priority) = again {

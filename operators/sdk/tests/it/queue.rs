@@ -339,6 +339,52 @@ async fn workers_are_woken_for_every_key_and_end_at_shut_down() {
     assert!(queue.next().await.is_none());
 }
 
+/// An early attempt that is still running when the retry comes due takes its place: it must count like it, or
+/// events that come with every attempt keep the delay at its beginning for ever.
+#[test]
+fn an_attempt_that_outlasts_the_retry_counts_as_the_retry() {
+    let mut queue = QueueState::new(QueueConfig::default());
+    let mut now = at(0);
+    queue.add(&1, NORMAL_PRIORITY, WHY, now);
+    assert_eq!(pop(&mut queue, now), Some(1));
+    queue.finish(&1, Finish::Failure, now);
+    for failures in 1..5 {
+        queue.add(&1, NORMAL_PRIORITY, WHY, now);
+        let Next::At(early) = queue.next(now) else { panic!("an event runs it early, but not at once") };
+        now = early;
+        let Next::Item(item) = queue.next(now) else { panic!("it may run early") };
+        assert_eq!(item.failures, failures);
+        now += at(60);
+        queue.finish(&1, Finish::Failure, now);
+    }
+}
+
+/// What its own writes wake is looked at, unless it failed: then its backoff counts. Whoever is held back waits
+/// for nothing else.
+#[test]
+fn a_released_key_runs_at_once_if_it_was_held_and_waits_for_its_retry_if_it_failed() {
+    let mut queue = QueueState::new(QueueConfig::default());
+    queue.release(&1, WHY, at(0));
+    assert_eq!(pop(&mut queue, at(0)), Some(1));
+    queue.finish(&1, Finish::Retry, at(0));
+    queue.release(&1, WHY, at(1));
+    assert!(matches!(queue.next(at(4)), Next::At(time) if time == at(5)));
+
+    let Next::Item(item) = queue.next(at(5)) else { panic!("the retry") };
+    queue.hold(item, at(5));
+    assert!(matches!(queue.next(at(5)), Next::Idle));
+    queue.release(&1, WHY, at(6));
+    assert_eq!(pop(&mut queue, at(6)), Some(1));
+
+    // Released while it was about to be held.
+    queue.finish(&1, Finish::Success { again_after: None }, at(6));
+    queue.add(&1, NORMAL_PRIORITY, WHY, at(7));
+    let Next::Item(item) = queue.next(at(7)) else { panic!("an event") };
+    queue.release(&1, WHY, at(7));
+    queue.hold(item, at(7));
+    assert_eq!(pop(&mut queue, at(7)), Some(1));
+}
+
 /// "Never" is a delay too, and so is whatever a proxy asks for: it must not cost a worker.
 #[tokio::test(start_paused = true)]
 async fn a_delay_without_end_is_only_long() {
