@@ -69,7 +69,7 @@ pub enum Verdict {
 pub enum Next {
     /// Everything was done: events will tell when there is more to do.
     Wait,
-    /// The plan was made from what is no longer so: look again as soon as the gate opens, without back-off.
+    /// The plan was made from what is no longer so: look again as soon as the gate opens.
     LookAgain,
     /// Try again later: with back-off, and not before what the server asked for.
     BackOff {

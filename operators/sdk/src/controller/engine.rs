@@ -163,7 +163,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_worker_that_is_lost_ends_its_controller() {
         let _log = tracing::subscriber::set_default(
-            tracing_subscriber::fmt().with_writer(std::io::sink).with_max_level(tracing::Level::INFO).finish(),
+            tracing_subscriber::fmt()
+                .with_writer(std::io::sink)
+                .with_max_level(tracing::Level::INFO)
+                .finish(),
         );
         let metrics = Metrics::new();
         let queue = Queue::new("sails", &metrics);

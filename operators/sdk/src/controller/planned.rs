@@ -30,6 +30,9 @@ use crate::{
 /// A plan that asks for a moment in the past is looked at again after this time: a planner's slip must not
 /// become a hot loop.
 const SOONEST: Duration = Duration::from_millis(5);
+/// A conflict says that somebody was faster. After this many failures in a row that explains nothing any more (a
+/// namespace or subresource that does not exist, say): it is told as a failure.
+const CONFLICTS: u32 = 5;
 
 type Observe<P> =
     Box<dyn Fn(&Key, Context<<P as Planner>::Memory>) -> Option<<P as Planner>::Snapshot> + Send + Sync>;
@@ -157,7 +160,7 @@ impl<P: Planner> Runnable for PlanController<P> {
         let woken = queue.clone();
         let gate =
             Gate::new(name, &services.informers, &services.client, services.gates.clone(), move |key| {
-                woken.add(&key, Cause::Request("own writes are in the store"));
+                woken.release(&key, Cause::Request("own writes are in the store"));
             });
         let metrics = services.metrics.controller(name);
         let work = PlannedWork {
@@ -219,7 +222,7 @@ impl<P: Planner> Work<Key> for PlannedWork<P> {
                 Outcome::Done
             }
             Decision::Changed => Outcome::Again,
-            Decision::Plan { plan, uid, attempt, now } => self.carry_out(key, uid, plan, attempt, now).await,
+            Decision::Plan { plan, uid, attempt, now } => self.carry_out(item, uid, plan, attempt, now).await,
             Decision::Rejected { violation } => self.reject(key, &violation).await,
         }
     }
@@ -249,12 +252,13 @@ impl<P: Planner> PlannedWork<P> {
 
     async fn carry_out(
         &self,
-        key: &Key,
+        item: &Item<Key>,
         uid: Uid,
         plan: Plan<P::Memory>,
         attempt: Attempt,
         now: Timestamp,
     ) -> Outcome {
+        let key = &item.key;
         if !plan.is_idle() {
             tracing::debug!(%plan, "planned");
         }
@@ -273,6 +277,7 @@ impl<P: Planner> PlannedWork<P> {
                 let times = [plan.requeue_at, judged.retry_at];
                 times.into_iter().flatten().min().map_or(Outcome::Done, |at| Outcome::After(until(now, at)))
             }
+            Next::LookAgain if item.failures >= CONFLICTS => Outcome::Failed(failures(&applied)),
             Next::LookAgain | Next::Stop => Outcome::Retry,
             Next::BackOff { at_least } => match at_least {
                 Some(delay) => Outcome::Later(delay),

@@ -87,7 +87,9 @@ impl Snapshot {
     }
 
     fn create(&self, number: usize) -> Action {
-        let key = Key::new(self.owner.key().namespace, format!("{}-{number}", self.owner.key().name));
+        let owners = self.owner.key().namespace;
+        let namespace = self.wish("adrift").map_or(&*owners, |_| "no-such-namespace");
+        let key = Key::new(namespace, format!("{}-{number}", self.owner.key().name));
         let owner = OwnerReference { resource: CONFIG_MAPS, key: self.owner.key(), uid: self.owner.uid() };
         // The API server refuses this label's value.
         let label = if self.wish("poison").is_some() { "no good!" } else { "good" };
@@ -299,6 +301,23 @@ async fn a_refusal_is_told_to_the_planner_backed_off_and_recorded() {
     assert_eq!(events["involvedObject"]["name"], "armada");
     assert_eq!(events["type"], "Warning");
     assert!(events["message"].as_str().unwrap().starts_with("Error launching: "), "{events}");
+    running.stop().await;
+}
+
+/// "Somebody was faster" explains a conflict or two. One that stays is a failure, and is told as one.
+#[tokio::test]
+async fn a_conflict_that_stays_is_told() {
+    if apiserver::switched_off() {
+        return;
+    }
+    let server = apiserver::shared().await;
+    let (client, namespace) = (server.client(), server.namespace().await);
+    owner(&client, &namespace, "armada", json!({"children": "1", "adrift": "yes"})).await;
+    let running = start(&server.client(), |builder| builder.controller(fleet(&namespace))).await;
+    let errors = r#"controller_runtime_reconcile_errors_total{controller="fleet"}"#;
+    eventually("the failure is told", || async { (running.metric(errors) > 0).then_some(()) }).await;
+    let attempts = running.metric(r#"rest_client_requests_total{code="404",method="POST"}"#);
+    assert!((4..=8).contains(&attempts), "{attempts} attempts before that");
     running.stop().await;
 }
 
