@@ -33,6 +33,8 @@ pub struct Seen {
     /// Fewest ready pods at one moment, since [`PodMonitor::expect_available`] was called.
     pub fewest_ready: Option<usize>,
     watching_ready: bool,
+    /// A list that is on its way: one moment, judged when it is complete.
+    listed: Vec<Pod>,
     /// What happened, newest last, for failure messages.
     log: Vec<String>,
 }
@@ -56,15 +58,16 @@ impl PodMonitor {
                 while let Some(event) = events.next().await {
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                     match event {
-                        Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
-                            seen.see(&pod, false)
-                        }
+                        Ok(watcher::Event::Apply(pod)) => seen.see(&pod, false),
                         Ok(watcher::Event::Delete(pod)) => seen.see(&pod, true),
+                        Ok(watcher::Event::Init) => seen.listed.clear(),
+                        Ok(watcher::Event::InitApply(pod)) => seen.listed.push(pod),
                         Ok(watcher::Event::InitDone) => {
+                            seen.see_list();
                             // Nobody may be waiting any more: that is no reason to stop watching.
                             let _ = ready.send(true);
                         }
-                        Ok(watcher::Event::Init) | Err(_) => {}
+                        Err(_) => {}
                     }
                 }
             }
@@ -119,6 +122,16 @@ impl Seen {
             };
             self.judge(&format!("{} {what}", pod.name_any()));
         }
+    }
+
+    /// The watch was cut, and this is what is there now.
+    fn see_list(&mut self) {
+        let listed = std::mem::take(&mut self.listed);
+        let now: HashMap<String, Moment> =
+            listed.iter().map(|pod| (pod.uid().unwrap_or_default(), moment(pod))).collect();
+        self.created += now.keys().filter(|uid| !self.pods.contains_key(*uid)).count();
+        self.pods = now;
+        self.judge("listed");
     }
 
     fn judge(&mut self, what: &str) {
