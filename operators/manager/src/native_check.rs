@@ -18,6 +18,8 @@ pub(crate) const CANARY: &str = "trysail.dev/canary";
 /// kube-controller-manager reacts within tens of milliseconds where its controllers run.
 const PATIENCE: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often an API server that cannot be reached is tried.
+const TRY_EVERY: Duration = Duration::from_secs(2);
 
 /// Fails when somebody else acts on native Deployments.
 pub(crate) async fn nobody_else_acts(client: Client, namespace: &str) -> Result<()> {
@@ -37,6 +39,23 @@ pub(crate) async fn nobody_else_acts(client: Client, namespace: &str) -> Result<
     }
     deleted.with_context(|| format!("failed to delete the canary {namespace}/{name}"))?;
     Ok(())
+}
+
+/// Returns when the API server answers, whatever it says. On a control plane that boots, this program is there
+/// first: to end would cost the kubelet's growing pauses between restarts.
+pub(crate) async fn reachable(client: &Client) {
+    let mut told = String::new();
+    while let Err(error) = client.apiserver_version().await {
+        if matches!(&error, kube::Error::Api(status) if status.code < 500) {
+            return;
+        }
+        let error = error.to_string();
+        if told != error {
+            tracing::warn!(%error, "waiting for the API server");
+            told = error;
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
 }
 
 async fn watch(deployments: &Api<Deployment>, name: &str) -> Result<bool> {
@@ -66,4 +85,38 @@ fn canary() -> Result<Deployment> {
         },
     });
     serde_json::from_value(canary).context("failed to build the canary")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::*;
+
+    /// A control plane that boots: the port is closed when this program starts.
+    #[tokio::test]
+    async fn an_api_server_that_comes_later_is_waited_for() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let client = Client::try_from(config).unwrap();
+        let wait = tokio::spawn(async move { reachable(&client).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!wait.is_finished(), "nothing answers yet");
+        let listener = TcpListener::bind(address).await.unwrap();
+        let serve = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                stream.shutdown().await.unwrap();
+                let mut rest = Vec::new();
+                drop(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await);
+            }
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(Duration::from_secs(20), wait) => ended,
+            () = serve => return,
+        };
+        ended.expect("it waits though the server answers").unwrap();
+    }
 }

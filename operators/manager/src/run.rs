@@ -7,7 +7,7 @@ use trysail_sdk::{
     controller::PlanController,
     election::ElectionConfig,
     logging,
-    manager::{Builder, Manager},
+    manager::{self, Builder, Manager},
 };
 
 use crate::{
@@ -26,23 +26,31 @@ pub(crate) async fn run(options: &RunOptions) -> Result<()> {
         LogFormat::Json => logging::LogFormat::Json,
     };
     logging::init(options.verbosity, format)?;
+    // Before anything that waits: as a container's first process, this one has no default for SIGTERM.
+    let stop = manager::signals()?;
+    tokio::pin!(stop);
     let config = config(options).await?;
     tracing::info!(server = %config.cluster_url, "connecting");
     if acts_on_native_deployments(options) && !options.skip_native_check {
         let client = kube::Client::try_from(config.clone()).context("the credentials cannot be used")?;
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            () = native_check::reachable(&client) => {}
+        }
+        // Not cut short: its canary would stay.
         native_check::nobody_else_acts(client, &lease_namespace(options)).await?;
     }
     let fence = if options.leader_elect { Fence::closed() } else { Fence::always_open() };
     let client = Client::new(&config, Options { fence, ..Options::default() })?;
-    let mut manager = Manager::builder("trysail-manager").client(client).listen(options.bind_address);
+    let mut builder = Manager::builder("trysail-manager").client(client).listen(options.bind_address);
     if options.leader_elect {
         let election = ElectionConfig::new(lease_namespace(options), options.leader_elect_name.as_str());
-        manager = manager.election(election);
+        builder = builder.election(election);
     }
     for face in options.selection.api.faces() {
-        manager = with_controllers(manager, *face, options);
+        builder = with_controllers(builder, *face, options);
     }
-    manager.run().await?;
+    builder.build().await?.run_until(stop).await?;
     Ok(())
 }
 
