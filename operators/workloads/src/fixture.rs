@@ -102,7 +102,8 @@ pub(crate) fn deployment_plan(
         sets.iter().enumerate().map(|(at, text)| replica_set(at + 1, text, &wanted)).collect();
     let deployments = List::<Deployment>::of(&[deployment]);
     let replica_sets = List::<ReplicaSet>::of(&objects);
-    let context = Context { now: now(), memory: deployment::Memory::default(), refusal };
+    let memory = deployment::Memory { attempted: 1, ..deployment::Memory::default() };
+    let context = Context { now: now(), memory, refusal };
     let key = Key::new("shop", "web");
     let pods = List::<Pod>(Vec::new());
     let snapshot = deployment::observe(&key, context, &deployments, &replica_sets, &pods).unwrap();

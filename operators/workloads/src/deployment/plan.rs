@@ -52,6 +52,7 @@ pub(super) fn plan(planner: DeploymentPlanner, snapshot: &Snapshot) -> Plan<Memo
     let draft = if barred(snapshot, &mut plan) {
         Draft { is_barred: true, ..Draft::default() }
     } else {
+        plan.memory.attempted = deployment.meta.generation;
         decide(planner, snapshot, &fleet)
     };
     carry_out(planner, snapshot, &fleet, draft, &mut plan);
@@ -79,9 +80,12 @@ fn selecting_all(planner: DeploymentPlanner, snapshot: &Snapshot) -> Plan<Memory
     plan
 }
 
-/// True while a refusal bars writes to ReplicaSets, and of our own annotations.
+/// True while a refusal bars writes to ReplicaSets, and of our own annotations. A spec that was edited since is
+/// tried at once: the user may have corrected what was refused, or asked for something else.
 fn barred(snapshot: &Snapshot, plan: &mut Plan<Memory>) -> bool {
-    let refusal = snapshot.context.refusal.as_ref().filter(|refusal| refusal.action != UPDATE_STATUS);
+    let is_tried = snapshot.context.memory.attempted >= snapshot.deployment.meta.generation;
+    let refusal = snapshot.context.refusal.as_ref();
+    let refusal = refusal.filter(|refusal| is_tried && refusal.action != UPDATE_STATUS);
     let Some(refusal) = refusal.filter(|refusal| snapshot.context.now < refusal.retry_at) else {
         return false;
     };

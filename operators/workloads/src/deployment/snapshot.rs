@@ -20,6 +20,8 @@ use crate::{
 pub struct Memory {
     /// When the status was last written or held back.
     pub status: StatusPace,
+    /// Of which generation something was attempted last: a refusal speaks of that one.
+    pub attempted: i64,
 }
 
 /// The state of the world around one Deployment.
