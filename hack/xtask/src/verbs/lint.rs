@@ -1,8 +1,12 @@
 //! `cargo xtask lint`: format, clippy with warnings denied, dependency policy.
 
-use anyhow::Result;
+use std::path::PathBuf;
+use std::process::Command;
 
-use super::stage::{cargo, run};
+use anyhow::Result;
+use trysail_cluster::setup;
+
+use super::stage::{cargo, root, run};
 
 /// Options of `lint`.
 #[derive(clap::Args, Debug, Default)]
@@ -23,13 +27,33 @@ pub(crate) fn lint(arguments: &LintArgs) -> Result<()> {
     dependencies()
 }
 
-/// cargo-deny takes minutes to compile, so it is used where it is installed and asked for where it is not.
+/// The version that judges, so that every machine judges alike.
+const CARGO_DENY: &str = "0.20.2";
+
 fn dependencies() -> Result<()> {
-    if cargo(&["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
-        return run(cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]));
+    let mut deny = Command::new(cargo_deny()?);
+    deny.current_dir(root()).args([
+        "--offline",
+        "--log-level",
+        "error",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]);
+    run(deny)
+}
+
+/// The program, compiled once a machine: Debian does not have it.
+fn cargo_deny() -> Result<PathBuf> {
+    let home = setup::cache_dir()?.join(format!("cargo-deny-{CARGO_DENY}"));
+    let program = home.join("bin/cargo-deny");
+    if !program.is_file() {
+        eprintln!("compiling cargo-deny {CARGO_DENY}, once; this takes minutes");
+        let mut install =
+            cargo(&["install", "cargo-deny", "--quiet", "--locked", "--version", CARGO_DENY, "--root"]);
+        install.arg(&home);
+        run(install)?;
     }
-    eprintln!(
-        "note: cargo-deny is not installed, so deny.toml was not checked: cargo install cargo-deny --locked"
-    );
-    Ok(())
+    Ok(program)
 }
