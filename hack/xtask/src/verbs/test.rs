@@ -68,6 +68,7 @@ fn on_cluster(stages: &mut Stages, keep: bool) {
         Ok(())
     });
     if let Some(cluster) = &cluster {
+        stages.run("manifests, accepted and refused", |counts| manifests(cluster, counts));
         stages.run("end-to-end tests", |counts| end_to_end(cluster, counts));
         stages.run("upstream's conformance specs of our kinds", conformance);
     }
@@ -90,6 +91,14 @@ fn bring_up(progress: &Progress) -> Result<Cluster> {
     release::load_images(&cluster, &[ImageGroup::Own, ImageGroup::Demo, ImageGroup::Upstream], progress)?;
     progress.run("helm install trysail-workloads", || release::install(&cluster, &[]))?;
     Ok(cluster)
+}
+
+/// Tests that ask an API server where they are told of one.
+fn manifests(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
+    let mut tests =
+        cargo(&["test", "--locked", "--workspace", "--test", "it", "the_corpora_on_a_real_api_server"]);
+    tests.env("KUBECONFIG", cluster.kubeconfig()).env("KUBECTL", tools::tool("kubectl")?);
+    run_tests(tests, counts)
 }
 
 fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
