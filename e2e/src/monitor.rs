@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Result, bail};
@@ -11,15 +12,22 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
+    api::ListParams,
     runtime::{WatchStreamExt, watcher},
 };
 use tokio::task::JoinHandle;
+
+use crate::wait;
+
+/// A watch that was cut waits for half a minute at most before it is tried again.
+const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// Watches the pods of one namespace from creation to [`PodMonitor::finish`].
 #[derive(Debug)]
 pub struct PodMonitor {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
+    pods: Api<Pod>,
 }
 
 /// What was seen.
@@ -52,7 +60,7 @@ impl PodMonitor {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (ready, mut is_ready) = tokio::sync::watch::channel(false);
         let task = tokio::spawn({
-            let seen = Arc::clone(&seen);
+            let (seen, pods) = (Arc::clone(&seen), pods.clone());
             async move {
                 let mut events = watcher(pods, watcher::Config::default()).default_backoff().boxed();
                 while let Some(event) = events.next().await {
@@ -74,7 +82,7 @@ impl PodMonitor {
         });
         // An error means that the task is gone; `finish` will say so.
         let _ = is_ready.wait_for(|ready| *ready).await;
-        Self { seen, task }
+        Self { seen, task, pods }
     }
 
     /// From now on counts the fewest ready pods.
@@ -89,8 +97,15 @@ impl PodMonitor {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stops, and fails when at any moment there were more than `most` active or fewer than `fewest` ready pods.
-    pub fn finish(self, most: usize, fewest: usize) -> Result<Seen> {
+    /// Stops once it has seen what is there now, and fails when at any moment there were more than `most` active or
+    /// fewer than `fewest` ready pods.
+    pub async fn finish(self, most: usize, fewest: usize) -> Result<Seen> {
+        wait::until_despite_errors("the pod watch to catch up", CATCH_UP, || async {
+            let now = self.pods.list(&ListParams::default()).await?.items;
+            let seen = self.seen();
+            Ok(now.iter().all(|pod| seen.pods.get(&pod.uid().unwrap_or_default()) == Some(&moment(pod))))
+        })
+        .await?;
         if self.task.is_finished() {
             bail!("the pod watch ended early: nothing was proven");
         }

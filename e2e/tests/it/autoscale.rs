@@ -86,7 +86,7 @@ async fn a_disruption_budget_counts_on_our_scale() -> Result<()> {
         }
         wait::until("three successors", LIMIT, || async { Ok(monitor.seen().created == 6) }).await?;
         web.wait_complete(LIMIT).await?;
-        monitor.finish(3, 2)?;
+        monitor.finish(3, 2).await?;
         namespace.delete().await
     })
     .await

@@ -38,7 +38,7 @@ async fn a_missing_image_is_reported_and_takes_no_old_pod() -> Result<()> {
                 .is_some_and(|c| c["status"] == "False" && c["reason"] == "ProgressDeadlineExceeded"))
         })
         .await?;
-        monitor.finish(4, 3)?;
+        monitor.finish(4, 3).await?;
         namespace.delete().await
     })
     .await
@@ -94,7 +94,7 @@ async fn an_absurd_count_meets_a_quota() -> Result<()> {
         ensure!(pods.list(&ListParams::default()).await?.items.len() <= 2, "the quota was overrun");
         web.scale(2).await?;
         web.wait_complete(LIMIT).await?;
-        monitor.finish(2, 0)?;
+        monitor.finish(2, 0).await?;
         namespace.delete().await
     })
     .await

@@ -51,7 +51,7 @@ async fn a_deployment_outlives_the_release() -> Result<()> {
 
     program::install_chart(home.path(), &[])?;
     web.wait_complete(LIMIT).await?;
-    let seen = monitor.finish(3, 2)?;
+    let seen = monitor.finish(3, 2).await?;
     ensure!(seen.created == 3, "pods were restarted: {} were created where 3 are needed", seen.created);
     namespace.delete().await
 }

@@ -39,7 +39,7 @@ impl Watched {
     /// Waits for the end of the rollout and judges every moment since the start.
     async fn finish(self) -> Result<Seen> {
         self.web.wait_complete(LIMIT).await?;
-        let seen = self.monitor.finish(self.replicas + 1, self.replicas)?;
+        let seen = self.monitor.finish(self.replicas + 1, self.replicas).await?;
         self.namespace.delete().await?;
         Ok(seen)
     }

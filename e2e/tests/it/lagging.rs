@@ -55,7 +55,7 @@ async fn a_watch_that_lags_ten_seconds_makes_no_surplus_pod() -> Result<()> {
     roll.wait_complete(LIMIT).await?;
     // Whatever it would still do with an old view, it does before its view is as new as the world.
     tokio::time::sleep(LAG).await;
-    let (rolled, grown) = (of_roll.finish(2, 1)?, of_grow.finish(4, 0)?);
+    let (rolled, grown) = (of_roll.finish(2, 1).await?, of_grow.finish(4, 0).await?);
     ensure!(
         (rolled.created, grown.created) == (2, 5),
         "pods created: {} and {}",

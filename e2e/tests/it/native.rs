@@ -55,7 +55,7 @@ async fn the_cluster_recovers_from_the_loss_of_every_manager_and_of_dns() -> Res
     .await?;
     manager::wait_for_ready(&client, 2, LIMIT).await?;
     web.wait_complete(LIMIT).await?;
-    let seen = monitor.finish(3, 2)?;
+    let seen = monitor.finish(3, 2).await?;
     ensure!(seen.created == 4, "{} pods were created where 4 are needed", seen.created);
     namespace.delete().await
 }

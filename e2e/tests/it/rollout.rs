@@ -26,7 +26,7 @@ async fn a_rollout_keeps_its_promises_at_every_moment() -> Result<()> {
         monitor.expect_available();
         web.set_image(OTHER_IMAGE).await?;
         web.wait_complete(LIMIT).await?;
-        let seen = monitor.finish(5, 3)?;
+        let seen = monitor.finish(5, 3).await?;
         ensure!(seen.created == 8, "{} pods were created where 8 are needed", seen.created);
         namespace.delete().await
     })
@@ -45,7 +45,7 @@ async fn recreate_never_overlaps() -> Result<()> {
         web.wait_complete(LIMIT).await?;
         web.set_annotation("two").await?;
         web.wait_complete(LIMIT).await?;
-        let seen = monitor.finish(2, 0)?;
+        let seen = monitor.finish(2, 0).await?;
         ensure!(seen.created == 4, "{} pods were created where 4 are needed", seen.created);
         namespace.delete().await
     })

@@ -106,7 +106,7 @@ async fn pods_are_adopted_released_and_replaced() -> Result<()> {
             let victim = web.owned().await?.pop().context("no pod")?;
             pods.delete(&victim.name_any(), &DeleteParams::default()).await?;
             web.wait_ready("web", 2).await?;
-            let seen = monitor.finish(3, 0)?;
+            let seen = monitor.finish(3, 0).await?;
             ensure!(seen.created == 4, "{kind}: {} pods were created where 4 are needed", seen.created);
             namespace.delete().await?;
         }
@@ -133,7 +133,7 @@ async fn a_new_deployment_takes_over_orphaned_replica_sets() -> Result<()> {
         web.wait_complete(LIMIT).await?;
         let sets = face.api(&client, &namespace, "ReplicaSet").list(&ListParams::default()).await?.items;
         ensure!(sets.len() == 1 && sets[0].owner_references().len() == 1, "{sets:?}");
-        let seen = monitor.finish(2, 2)?;
+        let seen = monitor.finish(2, 2).await?;
         ensure!(seen.created == 2, "pods were restarted");
         namespace.delete().await
     })

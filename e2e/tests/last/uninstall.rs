@@ -40,13 +40,13 @@ async fn a_purge_does_with_the_pods_what_was_said() -> Result<()> {
             tokio::time::sleep(Duration::from_secs(5)).await;
             let left = pods.list(&ListParams::default()).await?.items;
             ensure!(left.len() == 3 && left.iter().all(|pod| pod.owner_references().is_empty()), "{left:?}");
-            monitor.finish(3, 3)?;
+            monitor.finish(3, 3).await?;
         } else {
             wait::until("the pods to go", LIMIT, || async {
                 Ok(pods.list(&ListParams::default()).await?.items.is_empty())
             })
             .await?;
-            ensure!(monitor.finish(3, 0)?.created == 3, "a deleted pod was replaced");
+            ensure!(monitor.finish(3, 0).await?.created == 3, "a deleted pod was replaced");
         }
         program::install_chart(home.path(), &[])?;
         manager::wait_for_ready(&client, 2, LIMIT).await?;
