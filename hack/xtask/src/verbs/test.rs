@@ -103,12 +103,14 @@ fn manifests(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
 
 fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
     // The whole workspace, so that dependencies keep the features they were built with.
-    let mut tests = cargo(&["test", "--locked", "--workspace", "--test", "cluster", "--test", "last"]);
+    let mut tests =
+        cargo(&["test", "--locked", "--workspace", "--no-fail-fast", "--test", "cluster", "--test", "last"]);
     // Tests that break the cluster take turns with all others.
     tests.args(["--", "--test-threads=1"]);
     tests.env("KUBECONFIG", cluster.kubeconfig());
     tests.env("TRYSAIL_CLUSTER", CLUSTER).env("TRYSAIL_E2E_FACES", "crd,native");
-    tests.env("TRYSAIL_HELM", tools::tool("helm")?).env("TRYSAIL_CLI", program("trysail"));
+    tests.env("TRYSAIL_HELM", tools::tool("helm")?);
+    tests.env("TRYSAIL_CLI", program("trysail")).env("TRYSAIL_MANAGER", program("trysail-manager"));
     run_tests(tests, counts)
 }
 
