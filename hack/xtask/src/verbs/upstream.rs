@@ -1,14 +1,14 @@
 //! `cargo xtask upstream SUITE`: upstream's end-to-end suites, judged against what upstream's controllers pass.
 
-use std::thread;
-
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use trysail_cluster::config::{self, ClusterConfig};
-use trysail_cluster::image::{self, ImageGroup};
+use trysail_cluster::image::ImageGroup;
 use trysail_cluster::progress::Progress;
 use trysail_cluster::upstream::{self, Options, State, Target};
 use trysail_cluster::{Cluster, down, up};
+
+use super::release;
 
 /// The cluster that the suites run on when none is named.
 const CLUSTER: &str = "upstream";
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &UpstreamArgs) -> Result<()> {
 }
 
 fn on(cluster: &Cluster, args: &UpstreamArgs, options: &Options, progress: &Progress) -> Result<()> {
-    load(cluster, progress)?;
+    release::load_images(cluster, &[ImageGroup::Upstream], progress)?;
     let target = target(cluster)?;
     if args.baseline {
         let path = upstream::make_baseline(options, &target, progress)?;
@@ -162,24 +162,4 @@ fn own(controllers: Controllers, progress: &Progress) -> Result<Cluster> {
         down(CLUSTER, progress)?;
     }
     up(&wanted, progress)
-}
-
-/// Imports the tests' images into all nodes at once.
-fn load(cluster: &Cluster, progress: &Progress) -> Result<()> {
-    let archives = image::ensure_group(ImageGroup::Upstream, progress)?;
-    progress.run("import the tests' images", || {
-        thread::scope(|scope| {
-            let jobs: Vec<_> = cluster
-                .nodes()
-                .into_iter()
-                .map(|node| {
-                    let archives = &archives;
-                    scope
-                        .spawn(move || archives.iter().try_for_each(|archive| node.load_image(&archive.path)))
-                })
-                .collect();
-            jobs.into_iter()
-                .try_for_each(|job| job.join().unwrap_or_else(|_| Err(anyhow!("an import panicked"))))
-        })
-    })
 }
