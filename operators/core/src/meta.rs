@@ -42,6 +42,8 @@ pub struct MetaWith<A> {
     pub meta: Meta,
     /// The kind's own part.
     pub annotations: A,
+    /// `metadata.finalizers`, for the kinds that read them.
+    pub finalizers: Vec<Symbol>,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +69,8 @@ struct Wire<'a, A> {
     labels: Labels,
     #[serde(default)]
     owner_references: Option<Vec<Owner>>,
+    #[serde(default)]
+    finalizers: Option<Vec<Symbol>>,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +109,11 @@ impl<'de, A: Deserialize<'de> + Default> Deserialize<'de> for MetaWith<A> {
                 .find(|owner| owner.controller == Some(true))
                 .map(|owner| owner.uid),
         };
-        Ok(Self { meta, annotations: wire.annotations.unwrap_or_default() })
+        Ok(Self {
+            meta,
+            annotations: wire.annotations.unwrap_or_default(),
+            finalizers: wire.finalizers.unwrap_or_default(),
+        })
     }
 }
 

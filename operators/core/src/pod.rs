@@ -1,9 +1,18 @@
 //! The slim pod that workload controllers read, and the predicates upstream's controllers share.
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Deserializer};
+mod details;
+mod wire;
 
-use crate::{Meta, Symbol, meta::MetaWith, slim_object};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use crate::{Meta, Symbol, slim_object};
+
+pub use details::{
+    CONTROLLER_REVISION_HASH, CRON_JOB_SCHEDULED_TIMESTAMP, ContainerState, JOB_COMPLETION_INDEX,
+    JOB_CONTROLLER_UID, JOB_INDEX_FAILURE_COUNT, JOB_INDEX_IGNORED_FAILURE_COUNT, JOB_TRACKING,
+    LEGACY_JOB_CONTROLLER_UID, PodCondition, PodDetails, Terminated,
+};
 
 /// `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Default)]
@@ -39,6 +48,8 @@ pub struct Pod {
     pub restarts: i32,
     /// Largest restart count of any restartable init container ("sidecar").
     pub sidecar_restarts: i32,
+    /// What only some controllers read, for the pods that may be theirs.
+    pub details: Option<Box<PodDetails>>,
 }
 
 slim_object!(Pod);
@@ -77,109 +88,6 @@ impl Pod {
             return Some(Timestamp::MIN);
         }
         since.checked_add(SignedDuration::from_secs(min_ready_seconds.into())).ok()
-    }
-}
-
-#[derive(Deserialize)]
-struct Wire {
-    metadata: MetaWith<AnnotationsWire>,
-    #[serde(default)]
-    spec: SpecWire,
-    #[serde(default)]
-    status: StatusWire,
-}
-
-#[derive(Deserialize, Default)]
-struct AnnotationsWire {
-    #[serde(rename = "controller.kubernetes.io/pod-deletion-cost", default)]
-    deletion_cost: Option<Symbol>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct SpecWire {
-    #[serde(default)]
-    node_name: Symbol,
-    #[serde(default)]
-    init_containers: Option<Vec<InitContainerWire>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct InitContainerWire {
-    name: Symbol,
-    #[serde(default)]
-    restart_policy: Option<Symbol>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct StatusWire {
-    #[serde(default)]
-    phase: Phase,
-    #[serde(default)]
-    conditions: Option<Vec<ConditionWire>>,
-    #[serde(default)]
-    container_statuses: Option<Vec<ContainerWire>>,
-    #[serde(default)]
-    init_container_statuses: Option<Vec<ContainerWire>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ConditionWire {
-    #[serde(rename = "type")]
-    kind: Symbol,
-    status: Symbol,
-    #[serde(default)]
-    last_transition_time: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ContainerWire {
-    name: Symbol,
-    #[serde(default)]
-    restart_count: i32,
-}
-
-impl<'de> Deserialize<'de> for Pod {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wire = Wire::deserialize(deserializer)?;
-        let sidecars: Vec<&Symbol> = wire
-            .spec
-            .init_containers
-            .iter()
-            .flatten()
-            .filter(|container| container.restart_policy.as_deref() == Some("Always"))
-            .map(|container| &container.name)
-            .collect();
-        let status = wire.status;
-        let restarts = status.container_statuses.iter().flatten().map(|c| c.restart_count).max().unwrap_or(0);
-        let sidecar_restarts = status
-            .init_container_statuses
-            .iter()
-            .flatten()
-            .filter(|container| sidecars.contains(&&container.name))
-            .map(|container| container.restart_count)
-            .max()
-            .unwrap_or(0);
-        let ready_since = status
-            .conditions
-            .iter()
-            .flatten()
-            .find(|condition| condition.kind == "Ready" && condition.status == "True")
-            .map(|condition| condition.last_transition_time.unwrap_or(Timestamp::UNIX_EPOCH));
-        let deletion_cost = wire.metadata.annotations.deletion_cost;
-        Ok(Self {
-            meta: wire.metadata.meta,
-            node: wire.spec.node_name,
-            phase: status.phase,
-            ready_since,
-            deletion_cost: deletion_cost.and_then(|cost| cost.parse().ok()).unwrap_or(0),
-            restarts,
-            sidecar_restarts,
-        })
     }
 }
 
@@ -224,5 +132,83 @@ mod tests {
         let malformed =
             r#"{"metadata":{"name":"p","annotations":{"controller.kubernetes.io/pod-deletion-cost":"1e9"}}}"#;
         assert_eq!(pod(malformed).deletion_cost, 0);
+    }
+
+    const TRACKED: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"n",
+        "labels":{"batch.kubernetes.io/controller-uid":"j"},"finalizers":["batch.kubernetes.io/job-tracking"],
+        "annotations":{"batch.kubernetes.io/job-completion-index":"3","batch.kubernetes.io/job-index-failure-count":"1",
+          "big":"x"}},
+      "spec":{"hostname":"p-3","subdomain":"db","containers":[{"name":"c"}],
+        "volumes":[{"name":"tmp","emptyDir":{}},{"name":"data","persistentVolumeClaim":{"claimName":"data-p-3"}}],
+        "affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
+          {"matchExpressions":[{"key":"a","operator":"Exists"}],
+           "matchFields":[{"key":"metadata.name","operator":"In","values":["w1"]}]}]}}}},
+      "status":{"phase":"Failed","reason":"Evicted","startTime":"2026-01-01T00:00:00Z",
+        "conditions":[{"type":"DisruptionTarget","status":"True","reason":"EvictionByEvictionAPI","message":"Eviction API",
+          "lastTransitionTime":"2026-01-01T00:00:05Z"},{"type":"Ready","status":"False"}],
+        "containerStatuses":[{"name":"c","restartCount":2,
+          "state":{"terminated":{"exitCode":42,"finishedAt":"2026-01-01T00:00:09Z"}}}],
+        "initContainerStatuses":[{"name":"i","state":{"running":{}}}]}}"#;
+
+    #[test]
+    fn the_details_of_a_job_s_pod_are_read() {
+        let pod = pod(TRACKED);
+        let details = pod.details.unwrap();
+        let annotations: Vec<_> = details.annotations.iter().collect();
+        assert_eq!(annotations, [(JOB_COMPLETION_INDEX, "3"), (JOB_INDEX_FAILURE_COUNT, "1")]);
+        assert_eq!(details.finalizers, ["batch.kubernetes.io/job-tracking"]);
+        assert_eq!((details.hostname.as_str(), details.subdomain.as_str()), ("p-3", "db"));
+        assert_eq!(details.claims, [("data".into(), "data-p-3".into())]);
+        assert_eq!((details.target_node.as_str(), details.reason.as_str()), ("w1", "Evicted"));
+        assert_eq!(details.start_time, Some("2026-01-01T00:00:00Z".parse().unwrap()));
+        let disrupted = details.condition("DisruptionTarget").unwrap();
+        assert_eq!(
+            (disrupted.reason.as_str(), &*disrupted.message),
+            ("EvictionByEvictionAPI", "Eviction API")
+        );
+        assert!(disrupted.is_true() && !details.condition("Ready").unwrap().is_true());
+        let finished_at = Some("2026-01-01T00:00:09Z".parse().unwrap());
+        let ended = ContainerState {
+            name: "c".into(),
+            init: false,
+            terminated: Some(Terminated { exit_code: 42, finished_at }),
+        };
+        assert_eq!(
+            details.containers,
+            [ended, ContainerState { name: "i".into(), init: true, terminated: None }]
+        );
+        assert_eq!((pod.restarts, pod.phase), (2, Phase::Failed));
+    }
+
+    /// Most pods of a cluster pay for one empty pointer only.
+    #[test]
+    fn only_pods_that_may_need_them_keep_details() {
+        for (metadata, detailed) in [
+            (r#""labels":{"app":"web"},"finalizers":["example.com/x"]"#, false),
+            (r#""labels":{"controller-revision-hash":"h"}"#, true),
+            (r#""labels":{"controller-uid":"u"}"#, true),
+            (r#""labels":{"batch.kubernetes.io/controller-uid":"u"}"#, true),
+            (r#""finalizers":["batch.kubernetes.io/job-tracking"]"#, true),
+            (r#""finalizers":["batch.trysail.dev/job-tracking"]"#, true),
+        ] {
+            let metadata = format!(r#""metadata":{{"name":"p",{metadata}}}"#);
+            let status = r#""spec":{"nodeName":"w1","hostname":"h"},"status":{"phase":"Running"}"#;
+            for text in [format!("{{{metadata},{status}}}"), format!("{{{status},{metadata}}}")] {
+                let pod = pod(&text);
+                assert_eq!(
+                    pod.details.as_ref().map(|details| details.hostname.as_str()),
+                    detailed.then_some("h")
+                );
+                assert_eq!((pod.node.as_str(), pod.phase), ("w1", Phase::Running), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn nulls_are_absent_fields() {
+        let text = r#"{"metadata":{"name":"p","labels":{"controller-uid":"u"},"annotations":null,"finalizers":null},
+            "spec":{"volumes":null,"affinity":{"nodeAffinity":null},"hostname":null},"status":null}"#;
+        assert_eq!(*pod(text).details.unwrap(), PodDetails::default());
+        assert_eq!(pod(r#"{"metadata":{"name":"p"},"spec":null}"#).phase, Phase::Pending);
     }
 }

@@ -75,6 +75,26 @@ impl Resource {
         };
         Self { group, version: "v1", kind: "ReplicationController", plural: "replicationcontrollers" }
     }
+
+    /// StatefulSets of a face.
+    pub const fn stateful_sets(face: Face) -> Self {
+        Self { group: apps(face), version: "v1", kind: "StatefulSet", plural: "statefulsets" }
+    }
+
+    /// DaemonSets of a face.
+    pub const fn daemon_sets(face: Face) -> Self {
+        Self { group: apps(face), version: "v1", kind: "DaemonSet", plural: "daemonsets" }
+    }
+
+    /// Jobs of a face.
+    pub const fn jobs(face: Face) -> Self {
+        Self { group: batch(face), version: "v1", kind: "Job", plural: "jobs" }
+    }
+
+    /// CronJobs of a face.
+    pub const fn cron_jobs(face: Face) -> Self {
+        Self { group: batch(face), version: "v1", kind: "CronJob", plural: "cronjobs" }
+    }
 }
 
 const fn apps(face: Face) -> &'static str {
@@ -84,8 +104,27 @@ const fn apps(face: Face) -> &'static str {
     }
 }
 
+const fn batch(face: Face) -> &'static str {
+    match face {
+        Face::Crd => "batch.trysail.dev",
+        Face::Native => "batch",
+    }
+}
+
 /// Pods.
 pub const PODS: Resource = Resource { group: "", version: "v1", kind: "Pod", plural: "pods" };
+
+/// Nodes: they have no namespace.
+pub const NODES: Resource = Resource { group: "", version: "v1", kind: "Node", plural: "nodes" };
+
+/// PersistentVolumeClaims.
+pub const PERSISTENT_VOLUME_CLAIMS: Resource =
+    Resource { group: "", version: "v1", kind: "PersistentVolumeClaim", plural: "persistentvolumeclaims" };
+
+/// ControllerRevisions: Kubernetes' own for both faces, so that everything that reads rollout histories reads
+/// these too.
+pub const CONTROLLER_REVISIONS: Resource =
+    Resource { group: "apps", version: "v1", kind: "ControllerRevision", plural: "controllerrevisions" };
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,6 +147,37 @@ mod tests {
         assert_eq!(
             Resource::replication_controllers(Face::Native).path(Some("a"), Some("b"), None),
             "/api/v1/namespaces/a/replicationcontrollers/b"
+        );
+        assert_eq!(NODES.path(None, Some("w1"), None), "/api/v1/nodes/w1");
+        assert_eq!(
+            CONTROLLER_REVISIONS.path(Some("a"), Some("b"), None),
+            "/apis/apps/v1/namespaces/a/controllerrevisions/b"
+        );
+    }
+
+    #[test]
+    fn each_face_has_its_groups() {
+        let groups = |face| {
+            [
+                Resource::stateful_sets(face),
+                Resource::daemon_sets(face),
+                Resource::jobs(face),
+                Resource::cron_jobs(face),
+            ]
+            .map(|resource| format!("{}.{}", resource.plural, resource.group))
+        };
+        assert_eq!(
+            groups(Face::Native),
+            ["statefulsets.apps", "daemonsets.apps", "jobs.batch", "cronjobs.batch"]
+        );
+        assert_eq!(
+            groups(Face::Crd),
+            [
+                "statefulsets.apps.trysail.dev",
+                "daemonsets.apps.trysail.dev",
+                "jobs.batch.trysail.dev",
+                "cronjobs.batch.trysail.dev"
+            ]
         );
     }
 }
