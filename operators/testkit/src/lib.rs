@@ -4,6 +4,7 @@
 //!
 //! - [`cluster`]: the API server and the actors around it
 //! - [`manager`]: the controllers, with the same rules of execution as the SDK's
+//! - [`kinds`]: which controllers there are
 //! - [`invariants`]: what must hold at every single write
 //! - [`fixtures`]: small manifests
 //! - [`scenario`]: transcripts, a command language for all of that
@@ -11,6 +12,7 @@
 pub mod cluster;
 pub mod fixtures;
 pub mod invariants;
+pub mod kinds;
 pub mod manager;
 pub mod scenario;
 

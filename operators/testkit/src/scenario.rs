@@ -43,10 +43,27 @@ pub fn replay(transcript: &str) -> String {
             text.push('\n');
         } else if let Some(command) = line.strip_prefix("$ ") {
             let output = stage.run(command).unwrap_or_else(|problem| format!("error: {problem}\n"));
-            let _ = write!(text, "$ {command}\n{output}");
+            let _ = write!(text, "$ {command}\n{}", fold(&output));
         }
     }
     text
+}
+
+/// A refusal is tried again within milliseconds at first: repeated lines are counted.
+fn fold(output: &str) -> String {
+    let repeats = |line: &str| line.starts_with("  refused ") || line.starts_with("  event Warning ");
+    let mut folded: Vec<(&str, usize)> = Vec::new();
+    for line in output.lines() {
+        match folded.iter_mut().find(|(earlier, _)| *earlier == line && repeats(line)) {
+            Some((_, times)) => *times += 1,
+            None => folded.push((line, 1)),
+        }
+    }
+    let lines = folded.into_iter().map(|(line, times)| match times {
+        1 => format!("{line}\n"),
+        _ => format!("{line} ({times} times)\n"),
+    });
+    lines.collect()
 }
 
 struct Stage {

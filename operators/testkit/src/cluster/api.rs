@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use trysail_core::{Key, Resource, Uid, condition::whole_seconds, resource::PODS};
+use trysail_core::{Key, Resource, Uid, condition::whole_seconds, plan::Propagation, resource::PODS};
 
 use super::{ApiError, Cluster, Writer, validation};
 
@@ -118,6 +118,21 @@ impl Cluster {
         let at = self.now + SignedDuration::from_secs(if runs { 30 } else { 0 });
         object["metadata"]["deletionTimestamp"] = json!(whole_seconds(at));
         Ok(self.commit(resource, key, Some(object), writer))
+    }
+
+    /// Deletes an object, with a say about its dependents.
+    pub fn delete_with(
+        &mut self,
+        resource: Resource,
+        key: &Key,
+        uid: Option<&Uid>,
+        propagation: Option<Propagation>,
+        writer: Writer,
+    ) -> Result<u64, ApiError> {
+        if propagation == Some(Propagation::Orphan) {
+            self.delete_and_orphan(resource, key);
+        }
+        self.delete(resource, key, uid, writer)
     }
 
     /// A write by a kubelet or controller manager of no interest here: no rules but the revision.

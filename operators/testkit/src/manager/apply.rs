@@ -3,128 +3,114 @@
 
 use std::collections::BTreeMap;
 
-use jiff::SignedDuration;
 use serde_json::{Value, json};
 use trysail_core::{
     Key, Resource, Uid,
-    plan::{Action, OwnerReference, Plan, Planner, Refusal, Verb},
+    plan::{Action, EventNote, OwnerReference, Plan, Verb},
 };
 
-use super::{Loop, Manager};
+use super::{
+    Faults,
+    informers::Informers,
+    memory::{Report, Verdict},
+};
 use crate::cluster::{ApiError, Cluster, Writer};
 
-/// Refused writes are tried again after 1, 2, 4 … seconds, at most this many.
-const MAX_RETRY_SECONDS: i64 = 30;
+/// What a controller needs of its process.
+pub(super) struct Desk<'a> {
+    pub(super) informers: &'a Informers,
+    pub(super) is_gated: bool,
+    pub(super) faults: &'a mut Faults,
+    pub(super) journal: &'a mut Vec<String>,
+    pub(super) actions: &'a mut usize,
+}
 
 /// What came of one plan.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    done: usize,
-    crashed: bool,
-    gate: BTreeMap<Resource, u64>,
-    refused: Option<(&'static str, String)>,
-    succeeded: Vec<&'static str>,
-    now: jiff::Timestamp,
+    pub(super) done: usize,
+    pub(super) crashed: bool,
+    /// Something was overtaken or went unanswered: the key is looked at again.
+    pub(super) is_open: bool,
+    /// Which revisions have to be seen before that.
+    pub(super) gate: BTreeMap<Resource, u64>,
+    pub(super) reports: Vec<Report>,
+}
+
+impl Outcome {
+    fn hold(&mut self, resource: Resource, revision: u64) {
+        let held = self.gate.entry(resource).or_insert(0);
+        *held = revision.max(*held);
+    }
 }
 
 enum Failure {
     /// Seen differently next time.
     Stale,
+    /// Somebody else has the name.
+    NameTaken,
     /// The server does not want it.
     Refused(String),
 }
 
-impl Outcome {
-    /// Books the outcome under its key; answers how many actions took effect.
-    pub(super) fn settle_into<P: Planner>(
-        self,
-        held: &mut Loop<P>,
-        key: &Key,
-        uid: &Uid,
-        plan: Plan<P::Memory>,
-    ) -> usize {
-        if self.crashed {
-            return self.done;
-        }
-        held.memory.insert(uid.clone(), plan.memory);
-        let gate = held.gates.entry(uid.clone()).or_default();
-        for (resource, revision) in self.gate {
-            let at = gate.entry(resource).or_insert(0);
-            *at = revision.max(*at);
-        }
-        match plan.requeue_at {
-            Some(at) => held.wake_at.insert(key.clone(), at),
-            None => held.wake_at.remove(key),
-        };
-        // A refusal is looked at again at once: its condition has to be written.
-        let news = usize::from(self.refused.is_some());
-        let before = held.refusals.remove(uid);
-        // A refusal stands until an action of the same kind succeeds: a status write says nothing about quota.
-        let standing = before.clone().filter(|before| !self.succeeded.contains(&before.action));
-        let after = match self.refused {
-            None => standing,
-            Some((action, message)) => {
-                let attempts =
-                    before.filter(|before| before.action == action).map_or(0, |held| held.attempts) + 1;
-                let wait = (1 << (attempts - 1).min(5)).min(MAX_RETRY_SECONDS);
-                let retry_at = self.now + SignedDuration::from_secs(wait);
-                Some(Refusal { action, message, attempts, retry_at })
-            }
-        };
-        if let Some(refusal) = after {
-            held.refusals.insert(uid.clone(), refusal);
-        }
-        self.done + news
+impl Desk<'_> {
+    /// True while a view has not shown what is waited for.
+    pub(super) fn is_behind(&self, gate: &BTreeMap<Resource, u64>) -> bool {
+        self.is_gated && gate.iter().any(|(resource, revision)| self.informers.seen(*resource) < *revision)
     }
-}
 
-impl Manager {
     pub(super) fn apply<M>(&mut self, cluster: &mut Cluster, plan: &Plan<M>) -> Outcome {
-        let mut outcome = Outcome { now: cluster.now, ..Outcome::default() };
+        let mut outcome = Outcome::default();
         for note in &plan.events {
             self.tell(note, "");
         }
+        let mut going = true;
         for wave in &plan.waves {
-            if !self.apply_wave(cluster, wave, &mut outcome) {
-                break;
+            let tried = if going { self.apply_wave(cluster, wave, &mut outcome) } else { 0 };
+            if outcome.crashed {
+                return outcome;
             }
+            going &= tried == wave.len() && !outcome.is_open && !refused(&outcome);
+            let skipped = wave[tried..].iter().map(|action| Report::new(action, Verdict::Open));
+            outcome.reports.extend(skipped);
         }
         outcome
     }
 
-    /// 1, 2, 4 … actions at a time while all succeed; answers whether the next wave may start.
-    fn apply_wave(&mut self, cluster: &mut Cluster, wave: &[Action], outcome: &mut Outcome) -> bool {
-        let mut rest = wave;
-        let mut size = 1;
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(size.min(rest.len()));
+    /// 1, 2, 4 … actions at a time while all succeed; answers how many were tried.
+    fn apply_wave(&mut self, cluster: &mut Cluster, wave: &[Action], outcome: &mut Outcome) -> usize {
+        let (mut tried, mut size) = (0, 1);
+        while tried < wave.len() {
             let mut failed = false;
-            for action in batch {
-                failed |= !self.apply_action(cluster, action, outcome);
-                if self.crashes() {
-                    self.crash(cluster);
+            for action in wave[tried..].iter().take(size) {
+                let verdict = self.apply_action(cluster, action, outcome);
+                failed |= verdict != Verdict::Done;
+                outcome.reports.push(Report::new(action, verdict));
+                tried += 1;
+                *self.actions += 1;
+                if count_down(&mut self.faults.crash_after) {
                     outcome.crashed = true;
-                }
-                if outcome.crashed {
-                    return false;
+                    return tried;
                 }
             }
             if failed {
-                return false;
+                break;
             }
-            rest = later;
             size *= 2;
         }
-        true
+        tried
     }
 
-    fn apply_action(&mut self, cluster: &mut Cluster, action: &Action, outcome: &mut Outcome) -> bool {
-        let result = execute(cluster, action);
-        if self.loses_reply() {
+    fn apply_action(&mut self, cluster: &mut Cluster, action: &Action, outcome: &mut Outcome) -> Verdict {
+        let resource = action.target.resource;
+        let is_lost = count_down(&mut self.faults.lose_request_after);
+        let result = if is_lost { Err(Failure::Stale) } else { execute(cluster, action) };
+        if count_down(&mut self.faults.lose_reply_after) || is_lost {
             // Whatever became of it: the key is held until a consistent read has caught up with it.
-            outcome.gate.insert(action.target.resource, cluster.revision());
+            outcome.hold(resource, cluster.revision());
+            outcome.is_open = true;
             outcome.done += 1;
-            return false;
+            return Verdict::Open;
         }
         match result {
             Ok(revision) => {
@@ -132,31 +118,43 @@ impl Manager {
                 if let Some(note) = &action.on_success {
                     self.tell(note, "");
                 }
-                let gate = outcome.gate.entry(action.target.resource).or_insert(0);
-                *gate = revision.max(*gate);
+                outcome.hold(resource, revision);
                 outcome.done += 1;
-                outcome.succeeded.push(action.reason);
-                true
+                Verdict::Done
             }
-            Err(Failure::Stale) => false,
-            Err(Failure::Refused(message)) => {
-                self.journal.push(format!("refused {action}: {message}"));
-                if let Some(note) = &action.on_failure {
-                    self.tell(note, &format!(": {message}"));
+            Err(failure) => {
+                outcome.is_open |= !matches!(failure, Failure::Refused(_));
+                match failure {
+                    // The view is known to be behind: to look again before it has followed repeats the conflict.
+                    Failure::Stale => outcome.hold(resource, cluster.revision()),
+                    Failure::NameTaken => {}
+                    Failure::Refused(message) => {
+                        self.journal.push(format!("refused {action}: {message}"));
+                        if let Some(note) = &action.on_failure {
+                            self.tell(note, &format!(": {message}"));
+                        }
+                        return Verdict::Refused(message);
+                    }
                 }
-                outcome.refused = Some((action.reason, message));
-                false
+                Verdict::Open
             }
         }
     }
 
-    fn crashes(&mut self) -> bool {
-        count_down(&mut self.faults.crash_after)
+    fn tell(&mut self, note: &EventNote, error: &str) {
+        let kind = if note.warning { "Warning" } else { "Normal" };
+        self.journal.push(format!("event {kind} {}: {}{error}", note.reason, note.message));
     }
 
-    fn loses_reply(&mut self) -> bool {
-        count_down(&mut self.faults.lose_reply_after)
+    fn note(&mut self, action: &Action) {
+        if action.reason != "UpdateStatus" {
+            self.journal.push(action.to_string());
+        }
     }
+}
+
+fn refused(outcome: &Outcome) -> bool {
+    outcome.reports.iter().any(|report| matches!(report.verdict, Verdict::Refused(_)))
 }
 
 /// True once, when the countdown has run out.
@@ -179,7 +177,8 @@ fn execute(cluster: &mut Cluster, action: &Action) -> Result<u64, Failure> {
     let target = &action.target;
     let (resource, key, uid) = (target.resource, &target.key, target.uid.as_ref());
     let patch = |cluster: &mut Cluster, version, subresource, body: &Value| {
-        cluster.patch(resource, key, (uid, version), subresource, body, Writer::Controller)
+        let patched = cluster.patch(resource, key, (uid, version), subresource, body, Writer::Controller);
+        patched.map(|object| Cluster::version_of(&object)).map_err(failure)
     };
     match &action.verb {
         Verb::Create { controller, body } => {
@@ -189,31 +188,28 @@ fn execute(cluster: &mut Cluster, action: &Action) -> Result<u64, Failure> {
                 Err(error) => Err(failure(error)),
             }
         }
-        Verb::Patch { subresource, body } => {
-            let patched = patch(cluster, target.resource_version, *subresource, body);
-            patched.map(|object| Cluster::version_of(&object)).map_err(failure)
+        Verb::Patch { subresource, body } => patch(cluster, target.resource_version, *subresource, body),
+        Verb::Delete { propagation } => {
+            match cluster.delete_with(resource, key, uid, *propagation, Writer::Controller) {
+                Ok(revision) => Ok(revision),
+                Err(ApiError::NotFound | ApiError::Conflict(_)) => Ok(cluster.revision()),
+                Err(error) => Err(failure(error)),
+            }
         }
-        Verb::Delete { .. } => match cluster.delete(resource, key, uid, Writer::Controller) {
-            Ok(revision) => Ok(revision),
-            Err(ApiError::NotFound | ApiError::Conflict(_)) => Ok(cluster.revision()),
-            Err(error) => Err(failure(error)),
-        },
         Verb::Adopt { owner } => {
             is_living(cluster, owner)?;
             let held = cluster.get(resource, key).ok_or(Failure::Stale)?;
             let mut owners = held["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
             owners.push(owner.to_value());
             let body = json!({"metadata": {"ownerReferences": owners}});
-            let patched = patch(cluster, target.resource_version, None, &body);
-            patched.map(|object| Cluster::version_of(&object)).map_err(failure)
+            patch(cluster, target.resource_version, None, &body)
         }
         Verb::Release { owner } => {
             let held = cluster.get(resource, key).ok_or(Failure::Stale)?;
             let mut owners = held["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
             owners.retain(|reference| reference["uid"] != owner.to_string());
             let body = json!({"metadata": {"ownerReferences": owners}});
-            let patched = patch(cluster, target.resource_version, None, &body);
-            patched.map(|object| Cluster::version_of(&object)).map_err(failure)
+            patch(cluster, target.resource_version, None, &body)
         }
     }
 }
@@ -226,11 +222,10 @@ fn settle_existing(
     controller: Option<&Uid>,
 ) -> Result<u64, Failure> {
     let held = cluster.get(resource, key).ok_or(Failure::Stale)?;
-    let owners = held["metadata"]["ownerReferences"].as_array();
-    let is_ours = owners.into_iter().flatten().any(|owner| {
-        owner["controller"] == true && owner["uid"].as_str().map(Uid::from).as_ref() == controller
-    });
-    if is_ours { Ok(cluster.revision()) } else { Err(Failure::Stale) }
+    let owners = held["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    let mut controllers = owners.filter(|owner| owner["controller"] == true);
+    let held_by = controllers.next().and_then(|owner| owner["uid"].as_str()).map(Uid::from);
+    if held_by.as_ref() == controller { Ok(cluster.revision()) } else { Err(Failure::NameTaken) }
 }
 
 /// Before an adoption, one live read: the owner must still be there and not be on its way out.

@@ -1,6 +1,7 @@
-//! A view of one resource that may lag behind the server by a number of events, never back in time.
+//! A view of one resource as a watch delivers it: late by a number of events, with events that never arrive
+//! until a relist, and with events that arrive twice.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,99 +11,156 @@ use crate::cluster::Cluster;
 
 /// The objects of one resource as a watch delivered them so far.
 #[derive(Debug)]
-pub struct Cache<T> {
-    /// How many of the newest events are still on their way.
-    pub lag: usize,
+struct Cache<T> {
     resource: Resource,
+    /// How many of the newest events are still on their way.
+    lag: usize,
+    /// So many of the next events are never delivered.
+    lost: usize,
+    /// Lists are given the other way round: decisions must not depend on the order.
+    is_reversed: bool,
     objects: BTreeMap<Key, Arc<T>>,
     next: usize,
     seen: u64,
+    /// Counts what was delivered.
+    changes: u64,
 }
 
-impl<T: DeserializeOwned + Object> Cache<T> {
-    /// A consistent list.
-    pub fn list(resource: Resource, cluster: &Cluster) -> Self {
-        let objects = cluster.list(resource);
-        let objects = objects.iter().filter_map(|object| decode::<T>(object));
-        Self {
-            lag: 0,
-            resource,
-            objects: objects.map(|object| (object.key(), Arc::new(object))).collect(),
-            next: cluster.events(resource).len(),
-            seen: cluster.revision(),
-        }
-    }
+/// A shared handle on a view: what `observe` functions read.
+pub struct Cached<T>(Rc<RefCell<Cache<T>>>);
 
+/// What the manager does with views of any type.
+pub(super) trait Feed {
+    fn resource(&self) -> Resource;
     /// Delivers what has arrived by now.
-    pub fn catch_up(&mut self, cluster: &Cluster) {
-        let events = cluster.events(self.resource);
-        let until = events.len().saturating_sub(self.lag).max(self.next);
-        for event in &events[self.next..until] {
-            match event.object.as_deref().and_then(decode::<T>) {
-                Some(object) => self.objects.insert(event.key.clone(), Arc::new(object)),
-                None => self.objects.remove(&event.key),
-            };
-        }
-        self.next = until;
-        // Bookmarks tell a watch how far it is when nothing of its resource happens.
-        self.seen =
-            events.get(until).map_or(cluster.revision(), |missing| missing.revision - 1).max(self.seen);
-    }
-
-    /// Everything up to this revision is in the view.
-    pub fn seen(&self) -> u64 {
-        self.seen
-    }
-
-    /// What it holds.
-    pub fn resource(&self) -> Resource {
-        self.resource
-    }
-
+    fn catch_up(&self, cluster: &Cluster);
+    /// Replaces the content with a consistent list.
+    fn relist(&self, cluster: &Cluster);
+    fn lag(&self) -> usize;
+    fn set_lag(&self, events: usize);
+    /// The next events are not delivered, and nobody notices.
+    fn lose(&self, events: usize);
+    /// The last events are delivered once more.
+    fn repeat(&self, events: usize);
+    fn reverse(&self, is_reversed: bool);
+    /// Everything up to this revision is in the view, as far as the watch knows.
+    fn seen(&self) -> u64;
+    /// Grows with every delivery.
+    fn changes(&self) -> u64;
     /// Every key with its incarnation.
-    pub fn keys(&self) -> Vec<(Key, Uid)> {
-        self.objects.iter().map(|(key, object)| (key.clone(), object.uid())).collect()
-    }
+    fn keys(&self) -> Vec<(Key, Uid)>;
+}
 
-    /// The same view with its lists the other way round: decisions must not depend on the order.
-    pub fn reversed(&self) -> Reversed<'_, T> {
-        Reversed(self)
+impl<T: DeserializeOwned + Object> Cached<T> {
+    /// An empty view: it is filled by a relist.
+    pub(super) fn new(resource: Resource) -> Self {
+        Self(Rc::new(RefCell::new(Cache {
+            resource,
+            lag: 0,
+            lost: 0,
+            is_reversed: false,
+            objects: BTreeMap::new(),
+            next: 0,
+            seen: 0,
+            changes: 0,
+        })))
     }
 
     fn matching(&self, predicate: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
-        self.objects.values().filter(|object| predicate(object)).cloned().collect()
+        let cache = self.0.borrow();
+        let mut found: Vec<_> = cache.objects.values().filter(|object| predicate(object)).cloned().collect();
+        if cache.is_reversed {
+            found.reverse();
+        }
+        found
     }
 }
 
-/// See [`Cache::reversed`].
-#[derive(Debug)]
-pub struct Reversed<'a, T>(&'a Cache<T>);
+impl<T: DeserializeOwned + Object> Cache<T> {
+    /// As the SDK's store takes an event: what is older than what is held changes nothing.
+    fn deliver(&mut self, revision: u64, key: &Key, object: Option<&Value>) {
+        let held = self.objects.get(key).map_or(0, |held| held.resource_version());
+        match object.and_then(decode::<T>) {
+            Some(object) if object.resource_version() > held => {
+                self.objects.insert(key.clone(), Arc::new(object));
+            }
+            None if revision > held => drop(self.objects.remove(key)),
+            _ => return,
+        }
+        self.changes += 1;
+    }
+}
 
-impl<T: DeserializeOwned + Object> View<T> for Reversed<'_, T> {
+impl<T: DeserializeOwned + Object> Feed for Cached<T> {
+    fn resource(&self) -> Resource {
+        self.0.borrow().resource
+    }
+
+    fn catch_up(&self, cluster: &Cluster) {
+        let mut cache = self.0.borrow_mut();
+        let events = cluster.events(cache.resource);
+        let until = events.len().saturating_sub(cache.lag).max(cache.next);
+        for event in &events[cache.next..until] {
+            if cache.lost > 0 {
+                cache.lost -= 1;
+            } else {
+                cache.deliver(event.revision, &event.key, event.object.as_deref());
+            }
+        }
+        cache.next = until;
+        // Bookmarks tell a watch how far it is when nothing of its resource happens.
+        let missing = events.get(until).map_or(cluster.revision(), |missing| missing.revision - 1);
+        cache.seen = missing.max(cache.seen);
+    }
+
+    fn relist(&self, cluster: &Cluster) {
+        let mut cache = self.0.borrow_mut();
+        let objects = cluster.list(cache.resource);
+        let objects = objects.iter().filter_map(|object| decode::<T>(object));
+        cache.objects = objects.map(|object| (object.key(), Arc::new(object))).collect();
+        cache.next = cluster.events(cache.resource).len();
+        cache.seen = cluster.revision();
+        cache.lost = 0;
+        cache.changes += 1;
+    }
+
+    fn lag(&self) -> usize {
+        self.0.borrow().lag
+    }
+
+    fn set_lag(&self, events: usize) {
+        self.0.borrow_mut().lag = events;
+    }
+
+    fn lose(&self, events: usize) {
+        self.0.borrow_mut().lost += events;
+    }
+
+    fn repeat(&self, events: usize) {
+        let mut cache = self.0.borrow_mut();
+        cache.next = cache.next.saturating_sub(events);
+    }
+
+    fn reverse(&self, is_reversed: bool) {
+        self.0.borrow_mut().is_reversed = is_reversed;
+    }
+
+    fn seen(&self) -> u64 {
+        self.0.borrow().seen
+    }
+
+    fn changes(&self) -> u64 {
+        self.0.borrow().changes
+    }
+
+    fn keys(&self) -> Vec<(Key, Uid)> {
+        self.0.borrow().objects.iter().map(|(key, object)| (key.clone(), object.uid())).collect()
+    }
+}
+
+impl<T: DeserializeOwned + Object> View<T> for Cached<T> {
     fn get(&self, key: &Key) -> Option<Arc<T>> {
-        self.0.get(key)
-    }
-
-    fn controlled_by(&self, owner: &Uid) -> Vec<Arc<T>> {
-        self.0.controlled_by(owner).into_iter().rev().collect()
-    }
-
-    fn orphans(&self, namespace: &str) -> Vec<Arc<T>> {
-        self.0.orphans(namespace).into_iter().rev().collect()
-    }
-
-    fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
-        self.0.in_namespace(namespace).into_iter().rev().collect()
-    }
-}
-
-fn decode<T: DeserializeOwned>(object: &Value) -> Option<T> {
-    serde_json::from_value(object.clone()).ok()
-}
-
-impl<T: DeserializeOwned + Object> View<T> for Cache<T> {
-    fn get(&self, key: &Key) -> Option<Arc<T>> {
-        self.objects.get(key).cloned()
+        self.0.borrow().objects.get(key).cloned()
     }
 
     fn controlled_by(&self, owner: &Uid) -> Vec<Arc<T>> {
@@ -116,4 +174,22 @@ impl<T: DeserializeOwned + Object> View<T> for Cache<T> {
     fn in_namespace(&self, namespace: &str) -> Vec<Arc<T>> {
         self.matching(|object| object.key().namespace == namespace)
     }
+}
+
+impl<T> Clone for Cached<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> fmt::Debug for Cached<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cache = self.0.borrow();
+        write!(f, "Cached({}: {}, lag {})", cache.resource, cache.objects.len(), cache.lag)
+    }
+}
+
+/// Objects that a view cannot read are not in it; the planners' own decoders are lenient where users may err.
+fn decode<T: DeserializeOwned>(object: &Value) -> Option<T> {
+    T::deserialize(object).ok()
 }

@@ -1,0 +1,42 @@
+//! The controllers that a simulated manager runs: one small registration per kind.
+
+use trysail_core::{Face, pod::Pod, resource::PODS};
+use trysail_workloads::{
+    deployment::{self, DeploymentPlanner},
+    replicaset::{self, ReplicaSetPlanner},
+    views::{Deployment, ReplicaSet},
+};
+
+use crate::manager::{Cached, Registration};
+
+/// Every controller of a face, in the order in which they are looked at.
+pub fn all(face: Face) -> Vec<Registration> {
+    vec![deployments(face), replica_sets(face), replication_controllers(face)]
+}
+
+/// Deployments.
+pub fn deployments(face: Face) -> Registration {
+    let planner = DeploymentPlanner::new(face);
+    Registration::new(planner, planner.resource, move |deployments: Cached<Deployment>, informers| {
+        let sets = informers.of::<ReplicaSet>(planner.sets);
+        let pods = informers.of::<Pod>(PODS);
+        move |key, context| deployment::observe(key, context, &deployments, &sets, &pods)
+    })
+}
+
+/// ReplicaSets.
+pub fn replica_sets(face: Face) -> Registration {
+    replicas(ReplicaSetPlanner::replica_sets(face))
+}
+
+/// ReplicationControllers.
+pub fn replication_controllers(face: Face) -> Registration {
+    replicas(ReplicaSetPlanner::replication_controllers(face))
+}
+
+fn replicas(planner: ReplicaSetPlanner) -> Registration {
+    Registration::new(planner, planner.resource, |sets: Cached<ReplicaSet>, informers| {
+        let pods = informers.of::<Pod>(PODS);
+        move |key, context| replicaset::observe(key, context, &sets, &pods)
+    })
+}
