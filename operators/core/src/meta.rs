@@ -44,6 +44,19 @@ pub struct MetaWith<A> {
     pub annotations: A,
     /// `metadata.finalizers`, for the kinds that read them.
     pub finalizers: Vec<Symbol>,
+    /// `deletionGracePeriodSeconds`: how long before `deletionTimestamp` the deletion was asked for.
+    pub grace_seconds: i64,
+    /// The controlling owner, if it is a Job of whatever group.
+    pub job: Option<JobReference>,
+}
+
+/// A controlling owner of kind Job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobReference {
+    /// Which Job kind it is: ours, Kubernetes' own or somebody else's.
+    pub api_version: Symbol,
+    /// In the namespace of the object.
+    pub name: Symbol,
 }
 
 #[derive(Deserialize)]
@@ -66,18 +79,27 @@ struct Wire<'a, A> {
     #[serde(default)]
     deletion_timestamp: Option<Timestamp>,
     #[serde(default)]
-    labels: Labels,
+    deletion_grace_period_seconds: Option<i64>,
     #[serde(default)]
-    owner_references: Option<Vec<Owner>>,
+    labels: Labels,
+    #[serde(default, borrow)]
+    owner_references: Option<Vec<Owner<'a>>>,
     #[serde(default)]
     finalizers: Option<Vec<Symbol>>,
 }
 
 #[derive(Deserialize)]
-struct Owner {
+#[serde(rename_all = "camelCase")]
+struct Owner<'a> {
     uid: Uid,
     #[serde(default)]
     controller: Option<bool>,
+    #[serde(default, borrow)]
+    api_version: std::borrow::Cow<'a, str>,
+    #[serde(default, borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(default, borrow)]
+    name: std::borrow::Cow<'a, str>,
 }
 
 impl<'de> Deserialize<'de> for Meta {
@@ -96,6 +118,12 @@ impl<'de, A: Deserialize<'de> + Default> Deserialize<'de> for MetaWith<A> {
                 .map_err(|_| serde::de::Error::custom(format!("resourceVersion {text:?} is not a number")))?,
         };
         let owners = wire.owner_references.unwrap_or_default();
+        let controller = owners.into_iter().find(|owner| owner.controller == Some(true));
+        let job = controller.as_ref().filter(|owner| owner.kind == "Job");
+        let job = job.map(|owner| JobReference {
+            api_version: owner.api_version.as_ref().into(),
+            name: owner.name.as_ref().into(),
+        });
         let meta = Meta {
             key: Key { namespace: wire.namespace, name: Arc::from(wire.name.as_ref()) },
             uid: wire.uid.unwrap_or_else(|| Uid::from("")),
@@ -104,15 +132,14 @@ impl<'de, A: Deserialize<'de> + Default> Deserialize<'de> for MetaWith<A> {
             created: wire.creation_timestamp.unwrap_or(Timestamp::UNIX_EPOCH),
             deleted: wire.deletion_timestamp,
             labels: wire.labels,
-            controller: owners
-                .into_iter()
-                .find(|owner| owner.controller == Some(true))
-                .map(|owner| owner.uid),
+            controller: controller.map(|owner| owner.uid),
         };
         Ok(Self {
             meta,
             annotations: wire.annotations.unwrap_or_default(),
             finalizers: wire.finalizers.unwrap_or_default(),
+            grace_seconds: wire.deletion_grace_period_seconds.unwrap_or(0),
+            job,
         })
     }
 }

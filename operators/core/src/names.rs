@@ -19,16 +19,19 @@ const MAX_NAME: usize = 253;
 /// A pod's name becomes its host name, of which only so much is left: siblings must differ within that.
 const MAX_CHILD_NAME: usize = 63;
 
+/// How much of an owner's name [`child_name`] keeps.
+pub const MAX_CHILD_PREFIX: usize = MAX_CHILD_NAME - SUFFIX_LENGTH - 1;
+
 /// The child name for `slot` of this owner.
 pub fn child_name(owner_name: &str, owner_uid: &Uid, slot: u32) -> String {
-    let prefix = cut(owner_name, MAX_CHILD_NAME - SUFFIX_LENGTH - 1);
+    let prefix = cut(owner_name, MAX_CHILD_PREFIX);
     format!("{prefix}-{}", encode(permute(slot % SLOTS, owner_uid, Direction::Scatter)))
 }
 
 /// The slot behind a name made by [`child_name`] for this owner. A name that merely looks alike (of an adopted
 /// pod, say) decodes to an arbitrary slot, which is harmless: that slot is then skipped.
 pub fn slot_of(name: &str, owner_name: &str, owner_uid: &Uid) -> Option<u32> {
-    let prefix = cut(owner_name, MAX_CHILD_NAME - SUFFIX_LENGTH - 1);
+    let prefix = cut(owner_name, MAX_CHILD_PREFIX);
     let suffix = name.strip_prefix(prefix)?.strip_prefix('-')?;
     Some(permute(decode(suffix)?, owner_uid, Direction::Gather))
 }

@@ -94,6 +94,7 @@ impl Pod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::meta::JobReference;
 
     fn pod(json: &str) -> Pod {
         serde_json::from_str(json).unwrap()
@@ -135,10 +136,12 @@ mod tests {
     }
 
     const TRACKED: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"n",
-        "labels":{"batch.kubernetes.io/controller-uid":"j"},"finalizers":["batch.kubernetes.io/job-tracking"],
+        "labels":{"batch.kubernetes.io/controller-uid":"j"},"deletionGracePeriodSeconds":30,
+        "ownerReferences":[{"apiVersion":"batch/v1","kind":"Job","name":"load","uid":"j","controller":true}],
+        "finalizers":["batch.kubernetes.io/job-tracking"],
         "annotations":{"batch.kubernetes.io/job-completion-index":"3","batch.kubernetes.io/job-index-failure-count":"1",
           "big":"x"}},
-      "spec":{"hostname":"p-3","subdomain":"db","containers":[{"name":"c"}],
+      "spec":{"hostname":"p-3","subdomain":"db","containers":[{"name":"c"}],"initContainers":[{"name":"i","restartPolicy":"Always"}],
         "volumes":[{"name":"tmp","emptyDir":{}},{"name":"data","persistentVolumeClaim":{"claimName":"data-p-3"}}],
         "affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
           {"matchExpressions":[{"key":"a","operator":"Exists"}],
@@ -148,7 +151,7 @@ mod tests {
           "lastTransitionTime":"2026-01-01T00:00:05Z"},{"type":"Ready","status":"False"}],
         "containerStatuses":[{"name":"c","restartCount":2,
           "state":{"terminated":{"exitCode":42,"finishedAt":"2026-01-01T00:00:09Z"}}}],
-        "initContainerStatuses":[{"name":"i","state":{"running":{}}}]}}"#;
+        "initContainerStatuses":[{"name":"i","restartCount":3,"state":{"running":{}}}]}}"#;
 
     #[test]
     fn the_details_of_a_job_s_pod_are_read() {
@@ -171,13 +174,16 @@ mod tests {
         let ended = ContainerState {
             name: "c".into(),
             init: false,
+            sidecar: false,
             terminated: Some(Terminated { exit_code: 42, finished_at }),
         };
         assert_eq!(
             details.containers,
-            [ended, ContainerState { name: "i".into(), init: true, terminated: None }]
+            [ended, ContainerState { name: "i".into(), init: true, sidecar: true, terminated: None }]
         );
-        assert_eq!((pod.restarts, pod.phase), (2, Phase::Failed));
+        assert_eq!((pod.restarts, details.total_restarts, pod.phase), (2, 5, Phase::Failed));
+        let job = JobReference { api_version: "batch/v1".into(), name: "load".into() };
+        assert_eq!((details.job, details.grace_seconds), (Some(job), 30));
     }
 
     /// Most pods of a cluster pay for one empty pointer only.
@@ -190,6 +196,8 @@ mod tests {
             (r#""labels":{"batch.kubernetes.io/controller-uid":"u"}"#, true),
             (r#""finalizers":["batch.kubernetes.io/job-tracking"]"#, true),
             (r#""finalizers":["batch.trysail.dev/job-tracking"]"#, true),
+            (r#""ownerReferences":[{"uid":"u","kind":"Job","name":"j","controller":true}]"#, true),
+            (r#""ownerReferences":[{"uid":"u","kind":"Job","name":"j"}]"#, false),
         ] {
             let metadata = format!(r#""metadata":{{"name":"p",{metadata}}}"#);
             let status = r#""spec":{"nodeName":"w1","hostname":"h"},"status":{"phase":"Running"}"#;

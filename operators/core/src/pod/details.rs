@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::{Labels, Symbol};
+use crate::{Labels, Symbol, meta::JobReference};
 
 /// The label that names the revision a pod was made from: pods of StatefulSets and DaemonSets have it.
 pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
@@ -33,6 +33,10 @@ pub struct PodDetails {
     pub annotations: Labels,
     /// `metadata.finalizers`.
     pub finalizers: Vec<Symbol>,
+    /// The Job that controls it.
+    pub job: Option<JobReference>,
+    /// `metadata.deletionGracePeriodSeconds`; 0 when absent.
+    pub grace_seconds: i64,
     /// `spec.hostname`.
     pub hostname: Symbol,
     /// `spec.subdomain`.
@@ -47,6 +51,8 @@ pub struct PodDetails {
     pub conditions: Vec<PodCondition>,
     /// Ordinary containers, then init containers.
     pub containers: Vec<ContainerState>,
+    /// The sum of the restart counts of all of them.
+    pub total_restarts: i32,
     /// `status.startTime`: when the kubelet saw the pod.
     pub start_time: Option<Timestamp>,
 }
@@ -92,6 +98,8 @@ pub struct ContainerState {
     pub name: Symbol,
     /// An init container.
     pub init: bool,
+    /// A restartable init container.
+    pub sidecar: bool,
     /// `state.terminated`.
     pub terminated: Option<Terminated>,
 }
@@ -106,9 +114,10 @@ pub struct Terminated {
 }
 
 /// True when the marks of a pod say that its details may be asked for.
-pub(super) fn are_kept(labels: &Labels, finalizers: &[Symbol]) -> bool {
-    [CONTROLLER_REVISION_HASH, JOB_CONTROLLER_UID, LEGACY_JOB_CONTROLLER_UID]
-        .into_iter()
-        .any(|key| labels.contains_key(key))
+pub(super) fn are_kept(labels: &Labels, finalizers: &[Symbol], job: Option<&JobReference>) -> bool {
+    job.is_some()
+        || [CONTROLLER_REVISION_HASH, JOB_CONTROLLER_UID, LEGACY_JOB_CONTROLLER_UID]
+            .into_iter()
+            .any(|key| labels.contains_key(key))
         || finalizers.iter().any(|name| name.ends_with(TRACKING_SUFFIX))
 }

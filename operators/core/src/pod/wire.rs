@@ -273,6 +273,8 @@ impl<D: Depth> From<StatusWire<D>> for Status {
             details: PodDetails::default(),
         };
         if D::DETAILED {
+            let restarts = containers.iter().chain(&init_containers).map(|container| container.restart_count);
+            status.details.total_restarts = restarts.fold(0, i32::saturating_add);
             let states = containers.into_iter().map(|container| container.into_state(false));
             let init_states = init_containers.into_iter().map(|container| container.into_state(true));
             status.details.containers = states.chain(init_states).collect();
@@ -289,7 +291,7 @@ impl<D: Depth> ContainerWire<D> {
         let terminated = self.state.0.and_then(|state| state.terminated);
         let terminated =
             terminated.map(|end| Terminated { exit_code: end.exit_code, finished_at: end.finished_at });
-        ContainerState { name: self.name, init, terminated }
+        ContainerState { name: self.name, init, sidecar: false, terminated }
     }
 }
 
@@ -340,7 +342,7 @@ impl<'de> de::Visitor<'de> for Visitor {
             match field {
                 Field::Metadata => {
                     let read: MetaWith<AnnotationsWire> = map.next_value()?;
-                    detailed = details::are_kept(&read.meta.labels, &read.finalizers);
+                    detailed = details::are_kept(&read.meta.labels, &read.finalizers, read.job.as_ref());
                     metadata = Some(read);
                 }
                 Field::Spec if detailed => spec = read::<_, SpecWire<Detailed>, _>(&mut map)?,
@@ -365,16 +367,23 @@ fn read<'de, A: MapAccess<'de>, W: Deserialize<'de>, T: From<W> + Default>(
 }
 
 fn assemble(metadata: MetaWith<AnnotationsWire>, spec: Spec, status: Status, detailed: bool) -> Pod {
-    let MetaWith { meta, annotations, finalizers } = metadata;
+    let MetaWith { meta, annotations, finalizers, job, grace_seconds } = metadata;
     let sidecars = status.init_restarts.iter().filter(|(name, _)| spec.sidecars.contains(name));
     let sidecar_restarts = sidecars.map(|(_, count)| *count).max().unwrap_or(0);
     let details = detailed.then(|| {
+        let mut containers = status.details.containers;
+        for container in containers.iter_mut().filter(|container| container.init) {
+            container.sidecar = spec.sidecars.contains(&container.name);
+        }
         Box::new(PodDetails {
             annotations: annotations.kept(),
             finalizers,
+            job,
+            grace_seconds,
+            total_restarts: status.details.total_restarts,
             reason: status.details.reason,
             conditions: status.details.conditions,
-            containers: status.details.containers,
+            containers,
             start_time: status.details.start_time,
             ..spec.details
         })
