@@ -18,6 +18,11 @@ pub enum Json {
 }
 
 impl Json {
+    /// A text to be sent byte for byte; `None` when it is not JSON.
+    pub fn verbatim(text: String) -> Option<Self> {
+        RawValue::from_string(text).ok().map(|raw| Json::Raw(raw.into()))
+    }
+
     /// The whole as one parsed value: for tests, dry runs and simulated servers.
     pub fn to_value(&self) -> Value {
         match self {

@@ -2,12 +2,16 @@
 //! Deployment and its ReplicaSets; its metadata parsed, because labels and annotations are worked with.
 
 use std::{
+    borrow::Cow,
     fmt,
-    sync::{Arc, LazyLock, OnceLock},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value, value::RawValue};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::{Map, Number, Value, value::RawValue};
 
 use crate::{
     Json, Labels, Symbol,
@@ -26,6 +30,9 @@ struct Spec {
     /// Hash of the normal form, made when first asked for: a Deployment is compared with each of its
     /// ReplicaSets at every look, and all but one differ.
     digest: OnceLock<u64>,
+    /// The last spec of other bytes that was found equal: an owner is compared with the record of its current
+    /// revision, whose bytes are in another order, at every look.
+    same: Mutex<Weak<Spec>>,
 }
 
 impl Spec {
@@ -39,6 +46,11 @@ impl Spec {
             None => fnv64(&[self.get().as_bytes()]),
         })
     }
+
+    fn last_same(&self) -> MutexGuard<'_, Weak<Spec>> {
+        // It is only ever replaced as a whole.
+        self.same.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// `spec.template` of a workload.
@@ -50,6 +62,8 @@ pub struct Template {
     pub annotations: Labels,
     /// Finalizers of the pods to come.
     pub finalizers: Vec<Symbol>,
+    /// Metadata that no pod takes over, a name say. Kept, because records of revisions repeat the whole template.
+    other_metadata: Option<Arc<Map<String, Value>>>,
     spec: Arc<Spec>,
 }
 
@@ -92,10 +106,17 @@ impl Template {
         if self.spec.digest() != other.spec.digest() {
             return false;
         }
-        match (normal_form(self.spec.get()), normal_form(other.spec.get())) {
+        if Weak::as_ptr(&self.spec.last_same()) == Arc::as_ptr(&other.spec) {
+            return true;
+        }
+        let same = match (normal_form(self.spec.get()), normal_form(other.spec.get())) {
             (Some(a), Some(b)) => a == b,
             _ => false,
+        };
+        if same {
+            *self.spec.last_same() = Arc::downgrade(&other.spec);
         }
+        same
     }
 
     /// The value of the `pod-template-hash` label for this template; `collisions` chooses another one when a
@@ -110,6 +131,15 @@ impl Template {
     /// The template as a body to send.
     pub fn to_json(&self) -> Json {
         Json::Object(vec![("metadata", self.metadata_value(&self.labels).into()), ("spec", self.spec())])
+    }
+
+    /// The whole template as a value, fields that no pod takes over included.
+    pub fn to_value(&self) -> Value {
+        let mut template = self.to_json().to_value();
+        if let (Some(other), Value::Object(metadata)) = (&self.other_metadata, &mut template["metadata"]) {
+            metadata.extend(other.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        template
     }
 
     fn metadata_value(&self, labels: &Labels) -> Value {
@@ -148,7 +178,8 @@ impl Template {
     }
 }
 
-/// Sorted keys (serde_json's map sorts), without nulls and empty lists: Go's nil and empty slice are one.
+/// Sorted keys (serde_json's map sorts), without nulls and empty lists: Go's nil and empty slice are one. Numbers
+/// are as near as a float comes: what has once been through a generic value of Go's is no nearer.
 fn normal_form(json: &str) -> Option<Value> {
     let mut value = serde_json::from_str(json).ok()?;
     prune(&mut value);
@@ -165,7 +196,12 @@ fn prune(value: &mut Value) {
             });
         }
         Value::Array(items) => items.iter_mut().for_each(prune),
-        _ => {}
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().and_then(Number::from_f64) {
+                *number = float;
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 
@@ -192,18 +228,9 @@ impl<'de> Deserialize<'de> for Template {
         #[derive(Deserialize)]
         struct Wire {
             #[serde(default)]
-            metadata: Option<Metadata>,
+            metadata: Option<TemplateMeta>,
             #[serde(default)]
             spec: Option<Box<RawValue>>,
-        }
-        #[derive(Deserialize, Default)]
-        struct Metadata {
-            #[serde(default)]
-            labels: Labels,
-            #[serde(default)]
-            annotations: Labels,
-            #[serde(default)]
-            finalizers: Option<Vec<Symbol>>,
         }
         let wire = Wire::deserialize(deserializer)?;
         let metadata = wire.metadata.unwrap_or_default();
@@ -215,11 +242,55 @@ impl<'de> Deserialize<'de> for Template {
         Ok(Self {
             labels: metadata.labels,
             annotations: metadata.annotations,
-            finalizers: metadata.finalizers.unwrap_or_default(),
+            finalizers: metadata.finalizers,
+            other_metadata: (!metadata.other.is_empty()).then(|| Arc::new(metadata.other)),
             spec: SPECS.intern(fnv64(&[text.as_bytes()]), text.as_str(), || {
-                Arc::new(Spec { raw: Arc::from(spec), digest: OnceLock::new() })
+                Arc::new(Spec { raw: Arc::from(spec), digest: OnceLock::new(), same: Mutex::default() })
             }),
         })
+    }
+}
+
+#[derive(Default)]
+struct TemplateMeta {
+    labels: Labels,
+    annotations: Labels,
+    finalizers: Vec<Symbol>,
+    other: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for TemplateMeta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MetaVisitor)
+    }
+}
+
+struct MetaVisitor;
+
+impl<'de> Visitor<'de> for MetaVisitor {
+    type Value = TemplateMeta;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a template's metadata")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TemplateMeta, A::Error> {
+        let mut metadata = TemplateMeta::default();
+        while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+            match key.as_ref() {
+                "labels" => metadata.labels = map.next_value()?,
+                "annotations" => metadata.annotations = map.next_value()?,
+                "finalizers" => metadata.finalizers = map.next_value::<Option<_>>()?.unwrap_or_default(),
+                other => match map.next_value()? {
+                    // Servers before 1.34 sent `creationTimestamp: null`.
+                    Value::Null => {}
+                    value => {
+                        metadata.other.insert(other.to_owned(), value);
+                    }
+                },
+            }
+        }
+        Ok(metadata)
     }
 }
 
@@ -264,5 +335,35 @@ mod tests {
     fn what_is_sent_is_what_came() {
         assert_eq!(template(WEB).to_json().to_value(), serde_json::from_str::<Value>(WEB).unwrap());
         assert_eq!(template(WEB).containers(), [("c".to_owned(), "nginx".to_owned())]);
+    }
+
+    /// Go reads numbers of unknown type as floats, so that is what has become of them in a record it wrote.
+    #[test]
+    fn numbers_are_compared_as_floats() {
+        let grace =
+            |number: &str| template(&format!(r#"{{"spec":{{"terminationGracePeriodSeconds":{number}}}}}"#));
+        assert!(grace("9007199254740993").same_pods(&grace("9007199254740992")));
+        assert!(grace("30").same_pods(&grace("3e1")));
+        assert!(!grace("30").same_pods(&grace("31")));
+    }
+
+    #[test]
+    fn equality_once_found_is_found_again_and_only_then() {
+        let spec = |text: &str| template(&format!(r#"{{"spec":{text}}}"#));
+        let (one, two) = (spec(r#"{"a":1,"b":2}"#), spec(r#"{"b":2,"a":1}"#));
+        let three = spec(r#"{"b":2,"a":1,"c":[]}"#);
+        for _ in 0..2 {
+            assert!(one.same_pods(&two) && two.same_pods(&one) && one.same_pods(&three));
+            assert!(!one.same_pods(&spec(r#"{"b":2,"a":3}"#)));
+        }
+    }
+
+    #[test]
+    fn metadata_that_no_pod_takes_over_is_kept_for_records() {
+        let named = r#"{"metadata":{"creationTimestamp":null,"labels":{"app":"web"},"name":"n"},"spec":{}}"#;
+        let whole = serde_json::json!({"metadata": {"labels": {"app": "web"}, "name": "n"}, "spec": {}});
+        assert_eq!(template(named).to_value(), whole);
+        assert!(template(named).to_json().to_value()["metadata"].get("name").is_none());
+        assert_eq!(template(named), template(&named.replace(r#","name":"n""#, "")));
     }
 }

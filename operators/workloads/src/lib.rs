@@ -12,6 +12,9 @@ pub mod views;
 #[cfg(test)]
 mod fixture;
 mod kstatus;
+pub mod pod_body;
+pub mod pod_control;
+pub mod revision;
 mod status_patch;
 
 pub mod deployment;

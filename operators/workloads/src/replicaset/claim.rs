@@ -5,12 +5,12 @@ use std::sync::Arc;
 use trysail_core::{
     Action,
     claim::{Claim, claim},
-    plan::{OwnerReference, Target, Verb},
+    plan::OwnerReference,
     pod::Pod,
-    resource::PODS,
 };
 
 use super::{ReplicaSetPlanner, Snapshot};
+use crate::pod_control;
 
 /// The pods that count, and the writes that make it so.
 pub(super) struct Claims<'a> {
@@ -24,6 +24,8 @@ pub(super) struct Claims<'a> {
 
 pub(super) fn claims(planner: ReplicaSetPlanner, snapshot: &Snapshot) -> Claims<'_> {
     let set = &snapshot.set;
+    let owner =
+        OwnerReference { resource: planner.resource, key: set.meta.key.clone(), uid: set.meta.uid.clone() };
     let mut claims = Claims { active: Vec::new(), terminating: 0, actions: Vec::new() };
     for pod in snapshot.pods.iter().chain(&snapshot.orphans) {
         let verdict = claim(&set.meta, &set.selector, &pod.meta);
@@ -36,40 +38,14 @@ pub(super) fn claims(planner: ReplicaSetPlanner, snapshot: &Snapshot) -> Claims<
         match verdict {
             Claim::Keep => claims.active.push(pod),
             Claim::Adopt => {
-                let owner = OwnerReference {
-                    resource: planner.resource,
-                    key: set.meta.key.clone(),
-                    uid: set.meta.uid.clone(),
-                };
-                claims.actions.push(action(pod, Verb::Adopt { owner }, "AdoptPod", "matches the selector"));
+                claims.actions.push(pod_control::adopt(pod, owner.clone()));
                 claims.active.push(pod);
             }
             Claim::Release => {
-                let verb = Verb::Release { owner: set.meta.uid.clone() };
-                claims.actions.push(action(pod, verb, "ReleasePod", "no longer matches the selector"));
+                claims.actions.push(pod_control::release(pod, &owner));
             }
             Claim::Ignore => {}
         }
     }
     claims
-}
-
-fn action(pod: &Pod, verb: Verb, reason: &'static str, because: &str) -> Action {
-    Action {
-        target: target(pod),
-        verb,
-        reason,
-        because: because.to_owned(),
-        on_success: None,
-        on_failure: None,
-    }
-}
-
-pub(super) fn target(pod: &Pod) -> Target {
-    Target {
-        resource: PODS,
-        key: pod.meta.key.clone(),
-        uid: Some(pod.meta.uid.clone()),
-        resource_version: pod.meta.resource_version,
-    }
 }

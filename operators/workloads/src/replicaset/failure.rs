@@ -7,10 +7,8 @@ use trysail_core::{
     plan::Refusal,
 };
 
-use super::{
-    Snapshot,
-    replicas::{CREATE, DELETE},
-};
+use super::Snapshot;
+use crate::pod_control::{CREATE_POD, DELETE_POD};
 
 pub(super) const REPLICA_FAILURE: &str = "ReplicaFailure";
 
@@ -30,8 +28,8 @@ fn standing(snapshot: &Snapshot, active: usize) -> Option<&Refusal> {
     let refusal = snapshot.context.refusal.as_ref()?;
     let is_due = match refusal.action {
         UPDATE_STATUS => false,
-        CREATE => active < wanted,
-        DELETE => active > wanted,
+        CREATE_POD => active < wanted,
+        DELETE_POD => active > wanted,
         _ => active != wanted,
     };
     is_due.then_some(refusal)

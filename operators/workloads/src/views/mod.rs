@@ -4,11 +4,13 @@
 //! repeated here, because a CRD may leave them out.
 
 mod annotations;
+mod controller_revision;
 mod deployment;
 mod replica_set;
 mod selector;
 
 pub use annotations::Annotations;
 pub(crate) use annotations::LAST_APPLIED;
+pub use controller_revision::ControllerRevision;
 pub use deployment::{Deployment, DeploymentStatus, Strategy};
 pub use replica_set::{ReplicaSet, ReplicaSetStatus};
