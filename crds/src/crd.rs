@@ -38,14 +38,34 @@ pub enum CrdError {
 /// An object that nobody has looked at yet reads as generation 0 observed. Without a status kstatus would call it
 /// current, and `helm install --wait` that is quicker than the controller would not wait at all.
 pub(crate) fn with_schema(
-    mut crd: CustomResourceDefinition,
+    crd: CustomResourceDefinition,
     description: &str,
     spec: &Value,
     status: &Value,
 ) -> Result<CustomResourceDefinition, CrdError> {
+    with_rules(crd, description, spec, status, &Whole::default())
+}
+
+/// What is said of an object as a whole.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Whole {
+    /// Keywords of the object's name; none when any name will do.
+    pub(crate) name: Option<Value>,
+    /// Rules that read more than the spec or more than the status.
+    pub(crate) rules: Vec<Value>,
+}
+
+/// As [`with_schema`], with what is said of the object as a whole.
+pub(crate) fn with_rules(
+    mut crd: CustomResourceDefinition,
+    description: &str,
+    spec: &Value,
+    status: &Value,
+    whole: &Whole,
+) -> Result<CustomResourceDefinition, CrdError> {
     let mut status = status.clone();
     status["default"] = json!({"observedGeneration": 0});
-    let root = json!({
+    let mut root = json!({
         "type": "object",
         "description": description,
         "required": ["spec"],
@@ -57,6 +77,12 @@ pub(crate) fn with_schema(
             "status": status,
         },
     });
+    if let Some(name) = &whole.name {
+        root["properties"]["metadata"]["properties"]["name"] = name.clone();
+    }
+    if !whole.rules.is_empty() {
+        root["x-kubernetes-validations"] = json!(whole.rules);
+    }
     let props: JSONSchemaProps = serde_json::from_value(root)
         .map_err(|source| CrdError::Schema { kind: crd.spec.names.kind.clone(), source })?;
     for version in &mut crd.spec.versions {

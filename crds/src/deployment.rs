@@ -125,7 +125,7 @@ pub fn crd() -> Result<CustomResourceDefinition, CrdError> {
 
 fn spec() -> Result<Value, CrdError> {
     let mut spec = schema::structural::<UpstreamSpec>()?;
-    schema::pod_template(&mut spec)?;
+    schema::pod_template(&mut spec, schema::RestartPolicies::Always)?;
     schema::label_selector(&mut spec)?;
     defaults_and_bounds(&mut spec)?;
     strategy(&mut spec)?;
@@ -179,8 +179,7 @@ fn strategy(spec: &mut Value) -> Result<(), CrdError> {
     schema::insert(spec, "strategy.type", json!({"enum": ["Recreate", "RollingUpdate"]}))?;
     for field in [SURGE, UNAVAILABLE] {
         schema::set_default(spec, field, json!("25%"))?;
-        // The bound is there for the cost of the rules.
-        schema::insert(spec, field, json!({"maxLength": 16}))?;
+        schema::insert(spec, field, schema::int_or_percent_bound())?;
     }
     schema::validate(
         spec,
@@ -192,45 +191,24 @@ fn strategy(spec: &mut Value) -> Result<(), CrdError> {
             "may not be specified when strategy `type` is 'Recreate'",
         )],
     )?;
-    let mut rules = vec![int_or_percent("maxSurge"), int_or_percent("maxUnavailable")];
-    rules.push(schema::rule(
+    let both_zero = schema::rule(
         "maxUnavailable",
         "FieldValueInvalid",
-        "!has(self.maxUnavailable) || type(self.maxUnavailable) == int \
-         || !string(self.maxUnavailable).matches('^[0-9]+%$') \
-         || string(self.maxUnavailable).matches('^0*(100|[0-9]{1,2})%$')",
-        "must not be greater than 100%",
-    ));
-    rules.push(schema::rule(
-        "maxUnavailable",
-        "FieldValueInvalid",
-        &format!("!({} && {})", is_zero("maxSurge"), is_zero("maxUnavailable")),
+        &format!("!({} && {})", schema::is_zero("maxSurge"), schema::is_zero("maxUnavailable")),
         "may not be 0 when `maxSurge` is 0",
-    ));
+    );
+    let rules = vec![
+        schema::int_or_percent("maxSurge"),
+        schema::int_or_percent("maxUnavailable"),
+        schema::at_most_all("maxUnavailable"),
+        both_zero,
+    ];
     schema::validate(spec, "strategy.rollingUpdate", rules)
 }
 
-fn int_or_percent(field: &str) -> Value {
-    schema::rule(
-        field,
-        "FieldValueInvalid",
-        &format!(
-            "!has(self.{field}) || (type(self.{field}) == int ? int(self.{field}) >= 0 \
-             : string(self.{field}).matches('^[0-9]+%$'))"
-        ),
-        "must be a non-negative integer or a percentage (e.g. 5 or '10%')",
-    )
-}
-
-fn is_zero(field: &str) -> String {
-    format!(
-        "has(self.{field}) && (type(self.{field}) == int ? int(self.{field}) == 0 \
-         : string(self.{field}).matches('^0+%$'))"
-    )
-}
-
 fn status() -> Value {
-    schema::status(&[
+    schema::status(
+        &[
         ("replicas", "Pods of all ReplicaSets that are not terminating."),
         ("updatedReplicas", "Pods of the current template."),
         ("readyReplicas", "Ready pods."),
@@ -238,5 +216,7 @@ fn status() -> Value {
         ("unavailableReplicas", "Pods still missing to full availability."),
         ("terminatingReplicas", "Pods that are terminating."),
         ("collisionCount", "How often the name of a new ReplicaSet was already taken."),
-    ])
+    ],
+        &schema::REPLICATED,
+    )
 }

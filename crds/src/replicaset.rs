@@ -103,7 +103,7 @@ fn spec() -> Result<Value, CrdError> {
     let mut spec = schema::structural::<UpstreamSpec>()?;
     // Optional in upstream's type, yet its validation demands containers, hence a template.
     schema::insert(&mut spec, "", json!({"required": ["selector", "template"]}))?;
-    schema::pod_template(&mut spec)?;
+    schema::pod_template(&mut spec, schema::RestartPolicies::Always)?;
     schema::label_selector(&mut spec)?;
     for field in ["replicas", "minReadySeconds"] {
         schema::insert(&mut spec, field, json!({"minimum": 0}))?;
@@ -134,5 +134,5 @@ pub(crate) const COUNTERS: [(&str, &str); 5] = [
 ];
 
 fn status() -> Value {
-    schema::status(&COUNTERS)
+    schema::status(&COUNTERS, &schema::REPLICATED)
 }

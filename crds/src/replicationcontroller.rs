@@ -82,13 +82,13 @@ pub type ReplicationControllerStatus = crate::replicaset::ReplicaSetStatus;
 /// The CRD with its complete schema.
 pub fn crd() -> Result<CustomResourceDefinition, CrdError> {
     const SENTENCE: &str = "Keeps a number of identical pods running; the predecessor of ReplicaSet.";
-    with_schema(ReplicationController::crd(), SENTENCE, &spec()?, &schema::status(&COUNTERS))
+    with_schema(ReplicationController::crd(), SENTENCE, &spec()?, &schema::status(&COUNTERS, &schema::REPLICATED))
 }
 
 fn spec() -> Result<Value, CrdError> {
     let mut spec = schema::structural::<UpstreamSpec>()?;
     schema::insert(&mut spec, "", json!({"required": ["template"]}))?;
-    schema::pod_template(&mut spec)?;
+    schema::pod_template(&mut spec, schema::RestartPolicies::Always)?;
     for field in ["replicas", "minReadySeconds"] {
         schema::insert(&mut spec, field, json!({"minimum": 0}))?;
     }

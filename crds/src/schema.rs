@@ -4,6 +4,7 @@
 //! native API would. The rules particular to a kind stand in that kind's file.
 
 mod checks;
+mod int_or_percent;
 mod rules;
 mod selector;
 mod status;
@@ -11,8 +12,12 @@ mod structural;
 mod template;
 mod upstream;
 
-pub(crate) use rules::{at, describe, insert, rule, set_default, validate};
-pub(crate) use selector::{label_selector, selector_map, selector_matches_template};
-pub(crate) use status::status;
+pub(crate) use checks::DNS_LABEL;
+pub(crate) use int_or_percent::{at_most_all, int_or_percent, int_or_percent_bound, is_zero};
+pub(crate) use rules::{at, describe, given, insert, never_falls, rule, set_default, unchanged, validate};
+pub(crate) use selector::{label_selector, label_selector_shape, selector_map, selector_matches_template};
+pub(crate) use status::{CONTAINERS, Display, IMAGES, REPLICATED, SELECTING, status};
 pub(crate) use structural::structural;
-pub(crate) use template::{forbidden_in_template, pod_template};
+pub(crate) use template::{
+    RestartPolicies, allow_null, forbidden_in_template, no_ephemeral_containers, pod_template,
+};

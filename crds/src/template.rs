@@ -21,6 +21,9 @@ pub enum TemplateError {
     /// The stored template does not decode.
     #[error("spec.template is not a pod template: {0}")]
     Decode(#[source] serde_json::Error),
+    /// The stored claim template does not decode.
+    #[error("spec.volumeClaimTemplates holds no claim: {0}")]
+    DecodeClaim(#[source] serde_json::Error),
     /// The typed template does not encode.
     #[error("failed to encode the pod template: {0}")]
     Encode(#[source] serde_json::Error),
@@ -65,7 +68,7 @@ const QUANTITIES: [&str; 2] = ["sizeLimit", "divisor"];
 
 /// Turns the numbers in quantity fields into strings. Going by field name is safe: in a pod template those names mean
 /// nothing else, and free-form maps (labels, annotations, `volumeAttributes`) hold strings only, which are left alone.
-fn quantities_to_strings(value: &mut Value) {
+pub(crate) fn quantities_to_strings(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields.iter_mut() {

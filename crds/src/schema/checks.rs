@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 /// Fields that upstream's OpenAPI calls required, while Go cannot tell an absent one from its zero value, which is
 /// valid there: type, field.
-const NOT_REQUIRED: [(&str, &str); 7] = [
+const NOT_REQUIRED: [(&str, &str); 8] = [
+    ("io.k8s.api.batch.v1.PodFailurePolicy", "rules"),
     ("io.k8s.api.core.v1.ClusterTrustBundleProjection", "path"),
     ("io.k8s.api.core.v1.HTTPHeader", "value"),
     ("io.k8s.api.core.v1.ISCSIVolumeSource", "lun"),
@@ -18,8 +19,8 @@ const NOT_REQUIRED: [(&str, &str); 7] = [
 /// Fields that upstream's OpenAPI calls optional and its validation demands: type, field.
 const REQUIRED: [(&str, &str); 1] = [("io.k8s.api.core.v1.Container", "image")];
 
-/// Syntax of the names of containers and volumes.
-const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+/// Syntax of the names of containers and volumes, and of whatever else becomes a part of a host name.
+pub(crate) const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
 /// The names in `required` of `type_name`, corrected.
 pub(super) fn required(type_name: &str, required: Option<&Value>) -> Vec<String> {

@@ -55,3 +55,27 @@ pub(crate) fn validate(schema: &mut Value, path: &str, rules: Vec<Value>) -> Res
     field["x-kubernetes-validations"] = Value::Array(all);
     Ok(())
 }
+
+/// An expression: `field` of `object` is there and not null. For fields that may be null, which CEL takes for a value.
+pub(crate) fn given(object: &str, field: &str) -> String {
+    format!("(has({object}.{field}) && dyn({object}.{field}) != null)")
+}
+
+/// An expression: `field` of `self` is as it was in `oldSelf`, where null and absent are the same.
+fn same(field: &str) -> String {
+    let (new, old) = (given("self", field), given("oldSelf", field));
+    format!("{new} == {old} && (!{new} || self.{field} == oldSelf.{field})")
+}
+
+/// The rule of a spec that `field` cannot be added, removed or changed.
+pub(crate) fn unchanged(field: &str) -> Value {
+    rule(field, "FieldValueInvalid", &same(field), "field is immutable")
+}
+
+/// The rule of a status that the counter `field`, where absent is 0, does not fall.
+pub(crate) fn never_falls(field: &str, message: &str) -> Value {
+    let text = format!(
+        "!has(oldSelf.{field}) || (has(self.{field}) ? self.{field} : 0) >= oldSelf.{field}"
+    );
+    rule(field, "FieldValueInvalid", &text, message)
+}

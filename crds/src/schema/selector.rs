@@ -14,8 +14,8 @@ const MAX_KEY_LENGTH: u32 = 317;
 /// Syntax of a label's key.
 const LABEL_KEY: &str = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$";
 
-/// Completes the field `selector` of `spec`, a `LabelSelector` that cannot be changed.
-pub(crate) fn label_selector(spec: &mut Value) -> Result<(), CrdError> {
+/// Bounds the field `selector` of `spec`, a `LabelSelector`, and checks its parts.
+pub(crate) fn label_selector_shape(spec: &mut Value) -> Result<(), CrdError> {
     let value = json!({"type": "string", "maxLength": 63, "pattern": LABEL_VALUE});
     insert(
         spec,
@@ -48,7 +48,12 @@ pub(crate) fn label_selector(spec: &mut Value) -> Result<(), CrdError> {
                 ),
             ],
         }}),
-    )?;
+    )
+}
+
+/// Completes the field `selector` of `spec`, a `LabelSelector` that cannot be changed.
+pub(crate) fn label_selector(spec: &mut Value) -> Result<(), CrdError> {
+    label_selector_shape(spec)?;
     validate(
         spec,
         "selector",

@@ -7,8 +7,29 @@ fn counter(sentence: &str) -> Value {
     json!({"type": "integer", "format": "int32", "minimum": 0, "description": sentence})
 }
 
-/// A status with the given counters (name, sentence) next to what every kind of ours reports.
-pub(crate) fn status(counters: &[(&str, &str)]) -> Value {
+/// Display string: what `kubectl get` shows and a native printer computes. Name and sentence.
+pub(crate) type Display = (&'static str, &'static str);
+
+const SELECTOR: Display =
+    ("selector", "The selector in its string form, read by autoscalers and `kubectl get -o wide`.");
+const READY: Display = ("ready", "Ready pods of the desired number, as printed by `kubectl get`.");
+
+/// Names of the template's containers.
+pub(crate) const CONTAINERS: Display =
+    ("containers", "Names of the template's containers, as printed by `kubectl get -o wide`.");
+
+/// Images of the template's containers.
+pub(crate) const IMAGES: Display =
+    ("images", "Images of the template's containers, as printed by `kubectl get -o wide`.");
+
+/// What is shown of a kind that keeps a number of replicas.
+pub(crate) const REPLICATED: [Display; 4] = [SELECTOR, READY, CONTAINERS, IMAGES];
+
+/// What is shown of a kind that has a selector and counts differently.
+pub(crate) const SELECTING: [Display; 3] = [SELECTOR, CONTAINERS, IMAGES];
+
+/// A status with the given counters (name, sentence) and display strings next to what every kind of ours reports.
+pub(crate) fn status(counters: &[(&str, &str)], displays: &[Display]) -> Value {
     let mut fields: Map<String, Value> =
         counters.iter().map(|(name, sentence)| ((*name).to_owned(), counter(sentence))).collect();
     fields.insert(
@@ -16,13 +37,8 @@ pub(crate) fn status(counters: &[(&str, &str)]) -> Value {
         json!({"type": "integer", "format": "int64", "minimum": 0,
             "description": "Generation of the spec that this status was computed from."}),
     );
-    for (name, sentence) in [
-        ("selector", "The selector in its string form, read by autoscalers and `kubectl get -o wide`."),
-        ("ready", "Ready pods of the desired number, as printed by `kubectl get`."),
-        ("containers", "Names of the template's containers, as printed by `kubectl get -o wide`."),
-        ("images", "Images of the template's containers, as printed by `kubectl get -o wide`."),
-    ] {
-        fields.insert(name.into(), json!({"type": "string", "description": sentence}));
+    for (name, sentence) in displays {
+        fields.insert((*name).into(), json!({"type": "string", "description": sentence}));
     }
     fields.insert("conditions".into(), conditions());
     json!({"type": "object", "description": "What was last observed; written by the controller.", "properties": fields})

@@ -86,6 +86,9 @@ impl Inliner<'_> {
             out["x-kubernetes-list-type"] = json!("map");
             out["x-kubernetes-list-map-keys"] = json!(keys);
         }
+        if upstream::is_set(type_name, name) {
+            out["x-kubernetes-list-type"] = json!("set");
+        }
         if upstream::is_atomic_map(type_name, name) {
             out["x-kubernetes-map-type"] = json!("atomic");
         }
@@ -114,7 +117,9 @@ fn quantity() -> Value {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::{apps::v1::DeploymentSpec, core::v1::ReplicationControllerSpec};
+    use k8s_openapi::api::{
+        apps::v1::DeploymentSpec, batch::v1::CronJobSpec, core::v1::ReplicationControllerSpec,
+    };
     use schemars::SchemaGenerator;
 
     use super::*;
@@ -123,6 +128,7 @@ mod tests {
     #[test]
     fn every_fact_names_an_existing_field() {
         let mut generator: SchemaGenerator = SchemaSettings::draft2020_12().into_generator();
+        generator.subschema_for::<CronJobSpec>();
         generator.subschema_for::<DeploymentSpec>();
         generator.subschema_for::<ReplicationControllerSpec>();
         let definitions = generator.take_definitions(true);

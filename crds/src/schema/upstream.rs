@@ -18,6 +18,9 @@ const KEYED_LISTS: [(&str, &str, &[&str]); 8] = [
     ("io.k8s.api.core.v1.Container", "volumeDevices", &["devicePath"]),
 ];
 
+/// Lists whose items are unique, each by itself: type, field.
+const SETS: [(&str, &str); 1] = [("io.k8s.api.batch.v1.PodFailurePolicyOnExitCodesRequirement", "values")];
+
 /// Objects that server-side apply replaces as a whole.
 const ATOMIC_TYPES: [&str; 11] = [
     "io.k8s.api.core.v1.ConfigMapKeySelector",
@@ -47,6 +50,11 @@ pub(super) fn list_keys(type_name: &str, field: &str) -> Option<&'static [&'stat
         .map(|(_, _, keys)| *keys)
 }
 
+/// Whether the items of the list `field` of `type_name` are unique.
+pub(super) fn is_set(type_name: &str, field: &str) -> bool {
+    SETS.contains(&(type_name, field))
+}
+
 /// Whether objects of `type_name` are atomic to server-side apply.
 pub(super) fn is_atomic_type(type_name: &str) -> bool {
     ATOMIC_TYPES.contains(&type_name)
@@ -60,5 +68,5 @@ pub(super) fn is_atomic_map(type_name: &str, field: &str) -> bool {
 /// Every (type, field) and type named above, for the test that none of them has gone from upstream.
 #[cfg(test)]
 pub(super) fn named_fields() -> impl Iterator<Item = (&'static str, &'static str)> {
-    KEYED_LISTS.iter().map(|(owner, field, _)| (*owner, *field)).chain(ATOMIC_MAPS)
+    KEYED_LISTS.iter().map(|(owner, field, _)| (*owner, *field)).chain(ATOMIC_MAPS).chain(SETS)
 }

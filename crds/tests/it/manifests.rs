@@ -11,8 +11,11 @@ use std::{
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trysail_crds::{Deployment, PodTemplate, ReplicaSet, ReplicationController};
+use trysail_crds::{
+    CronJob, DaemonSet, Deployment, Job, PodTemplate, ReplicaSet, ReplicationController, StatefulSet,
+};
 
 use crate::{rules, schema};
 
@@ -29,9 +32,12 @@ pub(crate) fn documents(text: &str) -> Vec<Value> {
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     let mut documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).unwrap();
     for document in &mut documents {
-        let native = document["apiVersion"].as_str().unwrap();
-        assert!(["v1", "apps/v1"].contains(&native), "{native} is not a native manifest");
-        document["apiVersion"] = json!("apps.trysail.dev/v1");
+        let ours = match document["apiVersion"].as_str().unwrap() {
+            "v1" | "apps/v1" => "apps.trysail.dev/v1",
+            "batch/v1" => "batch.trysail.dev/v1",
+            other => panic!("{other} is not the version of a native manifest"),
+        };
+        document["apiVersion"] = json!(ours);
     }
     documents
 }
@@ -82,29 +88,52 @@ fn native_manifests_are_accepted() {
     }
 }
 
-/// The stored object decodes into our types and back without loss, and its template into upstream's type.
+/// The stored object decodes into our types and back without loss, and its templates into upstream's types.
 fn read_as_types(name: &str, stored: &Value) {
-    let (spec, template): (Value, PodTemplate) = match stored["kind"].as_str().unwrap() {
-        "Deployment" => {
-            let object: Deployment = serde_json::from_value(stored.clone()).unwrap();
-            (serde_json::to_value(&object.spec).unwrap(), object.spec.template)
-        }
-        "ReplicaSet" => {
-            let object: ReplicaSet = serde_json::from_value(stored.clone()).unwrap();
-            (serde_json::to_value(&object.spec).unwrap(), object.spec.template)
-        }
-        _ => {
-            let object: ReplicationController = serde_json::from_value(stored.clone()).unwrap();
-            assert!(!object.spec.effective_selector().is_empty(), "{name}");
-            (serde_json::to_value(&object.spec).unwrap(), object.spec.template)
-        }
-    };
-    assert_eq!(spec["template"], stored["spec"]["template"], "{name}");
-    let fields = stored["spec"].as_object().unwrap().iter().filter(|(_, value)| !value.is_null());
-    for (field, _) in fields.filter(|(_, value)| **value != json!({})) {
-        assert!(!spec[field].is_null(), "{name}: our type has no field {field}");
+    fn spec<K: DeserializeOwned>(stored: &Value, spec: impl Fn(K) -> Value) -> Value {
+        spec(serde_json::from_value(stored.clone()).unwrap())
     }
+    let written = match stored["kind"].as_str().unwrap() {
+        "Deployment" => spec(stored, |object: Deployment| json!(object.spec)),
+        "ReplicaSet" => spec(stored, |object: ReplicaSet| json!(object.spec)),
+        "ReplicationController" => spec(stored, |object: ReplicationController| {
+            assert!(!object.spec.effective_selector().is_empty(), "{name}");
+            json!(object.spec)
+        }),
+        "StatefulSet" => spec(stored, |object: StatefulSet| {
+            for claim in object.spec.volume_claim_templates.iter().flatten() {
+                let typed = claim.typed().unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert_eq!(typed.metadata.name.as_deref(), Some(claim.name()), "{name}");
+            }
+            json!(object.spec)
+        }),
+        "DaemonSet" => spec(stored, |object: DaemonSet| json!(object.spec)),
+        "Job" => spec(stored, |object: Job| json!(object.spec)),
+        "CronJob" => spec(stored, |object: CronJob| json!(object.spec)),
+        other => panic!("{name}: {other} is not a kind of ours"),
+    };
+    let template = ["/template", "/jobTemplate/spec/template"].into_iter().find_map(|path| written.pointer(path));
+    let template = PodTemplate(template.unwrap().clone());
     template.typed().unwrap_or_else(|error| panic!("{name}: {error}"));
+    keeps(name, &stored["spec"], &written);
+}
+
+/// Everything that `stored` says, `written` says as well, except for what says nothing.
+fn keeps(name: &str, stored: &Value, written: &Value) {
+    let nothing = |value: &Value| value.is_null() || *value == json!({}) || *value == json!([]);
+    match (stored, written) {
+        (Value::Object(stored), Value::Object(written)) => {
+            for (field, value) in stored.iter().filter(|(_, value)| !nothing(value)) {
+                let kept = written.get(field);
+                keeps(name, value, kept.unwrap_or_else(|| panic!("{name}: our type has no field {field}")));
+            }
+        }
+        (Value::Array(stored), Value::Array(written)) => {
+            assert_eq!(stored.len(), written.len(), "{name}");
+            stored.iter().zip(written).for_each(|(stored, written)| keeps(name, stored, written));
+        }
+        (stored, written) => assert_eq!(stored, written, "{name}"),
+    }
 }
 
 /// The errors of a refused manifest under `schemas`; empty when it is accepted.
@@ -121,20 +150,43 @@ fn errors_of(name: &str, text: &str, schemas: &BTreeMap<String, Value>) -> Vec<S
     refused.err().unwrap_or_default()
 }
 
-fn wanted(text: &str) -> &str {
+/// The message that a refused manifest names in its first line.
+pub(crate) fn wanted(text: &str) -> &str {
     text.lines().next().unwrap().strip_prefix("# refused: ").unwrap()
+}
+
+/// The errors of a refused status: the first document is stored with its status, the second is the status written next.
+fn errors_of_status(name: &str, text: &str, schemas: &BTreeMap<String, Value>) -> Vec<String> {
+    let documents = documents(text);
+    let [first, second] = documents.as_slice() else { panic!("{name} has {} documents", documents.len()) };
+    let admitted = |object: &Value, old: Option<&Value>| admit(object, old, schemas);
+    let created = admitted(first, None).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
+    let mut next = created.clone();
+    next["status"] = second["status"].clone();
+    admitted(&next, Some(&created)).err().unwrap_or_default()
+}
+
+/// The errors of every bad manifest and every bad status under `schemas`, with the one that is wanted.
+fn bad(schemas: &BTreeMap<String, Value>) -> Vec<(String, String, Vec<String>)> {
+    let specs = corpus("refused").into_iter().map(|(name, text)| {
+        let errors = errors_of(&name, &text, schemas);
+        (name, wanted(&text).to_owned(), errors)
+    });
+    let statuses = corpus("refused-status").into_iter().map(|(name, text)| {
+        let errors = errors_of_status(&name, &text, schemas);
+        (name, wanted(&text).to_owned(), errors)
+    });
+    specs.chain(statuses).collect()
 }
 
 #[test]
 fn bad_manifests_are_refused_with_a_reason() {
-    let schemas = schemas();
-    for (name, text) in corpus("refused") {
-        let (wanted, errors) = (wanted(&text), errors_of(&name, &text, &schemas));
-        assert!(
-            errors.iter().any(|error| error.contains(wanted)),
-            "{name}: wanted {wanted}, got {errors:#?}"
-        );
-    }
+    let misses: Vec<String> = bad(&schemas())
+        .into_iter()
+        .filter(|(_, wanted, errors)| !errors.iter().any(|error| error.contains(wanted)))
+        .map(|(name, wanted, errors)| format!("{name}: wanted {wanted}, got {errors:#?}"))
+        .collect();
+    assert!(misses.is_empty(), "{}", misses.join("\n"));
 }
 
 /// A rule without which every bad manifest is still refused in the same words is a rule that nothing tests.

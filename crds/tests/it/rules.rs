@@ -1,6 +1,8 @@
 //! Evaluates the CEL rules of a schema on an object, as the API server does after the structural part held.
 
-use cel::{Context, Program, Value as Cel};
+use std::sync::Arc;
+
+use cel::{Context, Program, Value as Cel, extractors::This};
 use serde_json::Value;
 
 use crate::schema::child;
@@ -54,6 +56,8 @@ pub(crate) fn evaluate(
 fn holds(rule: &str, value: &Value, old: Option<&Value>) -> bool {
     let program = Program::compile(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
     let mut context = Context::default();
+    // Of the API server's own library.
+    context.add_function("isSorted", |This(list): This<Arc<Vec<Cel>>>| list.is_sorted()).unwrap();
     context.add_variable_from_value("self", to_cel(value));
     if let Some(old) = old {
         context.add_variable_from_value("oldSelf", to_cel(old));

@@ -123,6 +123,9 @@ fn list(items: &[Value], schema: &Value, path: &str, errors: &mut Vec<String>) {
     for (index, item) in items.iter().enumerate() {
         let path = format!("{path}[{index}]");
         validate(item, &schema["items"], &path, errors);
+        if schema["x-kubernetes-list-type"] == "set" && items[..index].contains(item) {
+            errors.push(format!("{path}: Duplicate value: {item}"));
+        }
         if keys.is_empty() {
             continue;
         }
