@@ -209,14 +209,14 @@ fn strategy(spec: &mut Value) -> Result<(), CrdError> {
 fn status() -> Value {
     schema::status(
         &[
-        ("replicas", "Pods of all ReplicaSets that are not terminating."),
-        ("updatedReplicas", "Pods of the current template."),
-        ("readyReplicas", "Ready pods."),
-        ("availableReplicas", "Pods ready for at least minReadySeconds."),
-        ("unavailableReplicas", "Pods still missing to full availability."),
-        ("terminatingReplicas", "Pods that are terminating."),
-        ("collisionCount", "How often the name of a new ReplicaSet was already taken."),
-    ],
+            ("replicas", "Pods of all ReplicaSets that are not terminating."),
+            ("updatedReplicas", "Pods of the current template."),
+            ("readyReplicas", "Ready pods."),
+            ("availableReplicas", "Pods ready for at least minReadySeconds."),
+            ("unavailableReplicas", "Pods still missing to full availability."),
+            ("terminatingReplicas", "Pods that are terminating."),
+            ("collisionCount", "How often the name of a new ReplicaSet was already taken."),
+        ],
         &schema::REPLICATED,
     )
 }

@@ -119,8 +119,7 @@ impl JobSpec {
 
     /// `backoffLimit`. When absent it is 6, or as good as none if failures are limited by index.
     pub fn effective_backoff_limit(&self) -> i32 {
-        let default =
-            if self.backoff_limit_per_index.is_some() { i32::MAX } else { DEFAULT_BACKOFF_LIMIT };
+        let default = if self.backoff_limit_per_index.is_some() { i32::MAX } else { DEFAULT_BACKOFF_LIMIT };
         self.backoff_limit.unwrap_or(default)
     }
 

@@ -82,7 +82,12 @@ pub type ReplicationControllerStatus = crate::replicaset::ReplicaSetStatus;
 /// The CRD with its complete schema.
 pub fn crd() -> Result<CustomResourceDefinition, CrdError> {
     const SENTENCE: &str = "Keeps a number of identical pods running; the predecessor of ReplicaSet.";
-    with_schema(ReplicationController::crd(), SENTENCE, &spec()?, &schema::status(&COUNTERS, &schema::REPLICATED))
+    with_schema(
+        ReplicationController::crd(),
+        SENTENCE,
+        &spec()?,
+        &schema::status(&COUNTERS, &schema::REPLICATED),
+    )
 }
 
 fn spec() -> Result<Value, CrdError> {

@@ -9,8 +9,8 @@
 
 use k8s_openapi::{
     api::apps::v1::{
-        StatefulSetOrdinals, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec as UpstreamSpec,
-        StatefulSetUpdateStrategy,
+        StatefulSetOrdinals, StatefulSetPersistentVolumeClaimRetentionPolicy,
+        StatefulSetSpec as UpstreamSpec, StatefulSetUpdateStrategy,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::apis::meta::v1::LabelSelector,
@@ -286,9 +286,8 @@ fn immutable() -> Vec<Value> {
         let given = schema::given(object, "volumeClaimTemplates");
         format!("({given} ? {object}.volumeClaimTemplates : [])")
     };
-    let service = |object: &str| {
-        format!("({} ? {object}.serviceName : '')", schema::given(object, "serviceName"))
-    };
+    let service =
+        |object: &str| format!("({} ? {object}.serviceName : '')", schema::given(object, "serviceName"));
     let rule = |field: &str, text: &str| schema::rule(field, "FieldValueForbidden", text, MESSAGE);
     vec![
         rule("volumeClaimTemplates", &format!("{} == {}", claims("self"), claims("oldSelf"))),

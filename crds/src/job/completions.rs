@@ -95,8 +95,7 @@ fn limits_of_many() -> Vec<Value> {
 
 /// An expression: how many pods have to succeed, -1 for "one of them all".
 fn effective(object: &str) -> String {
-    let [completions, parallelism] =
-        ["completions", "parallelism"].map(|field| schema::given(object, field));
+    let [completions, parallelism] = ["completions", "parallelism"].map(|field| schema::given(object, field));
     format!("({completions} ? {object}.completions : ({parallelism} ? -1 : 1))")
 }
 

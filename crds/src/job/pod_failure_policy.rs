@@ -9,8 +9,7 @@ const MAX_EXIT_CODES: u32 = 255;
 const MAX_PATTERNS: u32 = 20;
 
 /// Syntax of a condition's type: an optional domain, and a name.
-const CONDITION_TYPE: &str =
-    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$";
+const CONDITION_TYPE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]$";
 
 /// Completes the policy, and adds rules to the spec that holds it.
 pub(super) fn rules(spec: &mut Value) -> Result<(), CrdError> {

@@ -102,7 +102,10 @@ fn describe(spec: &mut Value) -> Result<(), CrdError> {
             ("maxFailedIndexes", "How many indexes may fail before the Job does."),
             ("podFailurePolicy", "What the failure of a pod means."),
             ("successPolicy", "When the Job counts as complete before every index is."),
-            ("podReplacementPolicy", "Whether a pod is replaced when it starts to terminate or when it has failed."),
+            (
+                "podReplacementPolicy",
+                "Whether a pod is replaced when it starts to terminate or when it has failed.",
+            ),
             ("activeDeadlineSeconds", "Seconds after the start at which the Job fails."),
             ("ttlSecondsAfterFinished", "Seconds after the end at which the Job is deleted."),
             ("suspend", "While true, no pods run."),

@@ -67,7 +67,7 @@ fn uncounted() -> Value {
         "properties": {"succeeded": pods, "failed": pods},
         "x-kubernetes-validations": [schema::rule(
             "failed",
-            "FieldValueDuplicate",
+            "FieldValueInvalid",
             "!has(self.succeeded) || !has(self.failed) || !self.failed.exists(u, u in self.succeeded)",
             "a pod either succeeded or failed",
         )],

@@ -38,14 +38,14 @@ pub(super) fn mutable_while_suspended(spec: &Value) -> Result<Vec<Value>, CrdErr
         rule("", &format!("{MUTABLE} || self.spec.template == oldSelf.spec.template"), IMMUTABLE),
         unless_mutable(".spec", |object| lined_up(&format!("[{object}.spec.{POD}]"), &fields)),
         unless_mutable(".spec.affinity", |object| {
-            let affinity = given(object, "affinity", |affinity| format!("[{affinity}]"));
-            lined_up(&affinity, &["podAffinity".into(), "podAntiAffinity".into()])
+            let parts = ["podAffinity".into(), "podAntiAffinity".into()];
+            given(object, "affinity", |affinity| lined_up(&format!("[{affinity}]"), &parts), "[[[], []]]")
         }),
     ];
     for list in ["containers", "initContainers"] {
         let fields = names(&pod["properties"][list]["items"], &["resources"]);
         rules.push(unless_mutable(&format!(".spec.{list}"), |object| {
-            lined_up(&given(object, list, str::to_owned), &fields)
+            given(object, list, |containers| lined_up(containers, &fields), "[]")
         }));
     }
     Ok(rules)
@@ -66,15 +66,16 @@ fn names(schema: &Value, without: &[&str]) -> Vec<String> {
     fields.filter(|name| !without.contains(&name.as_str())).cloned().collect()
 }
 
-/// An expression: `list` of the field `name` of the pod's spec, or an empty list when the field is not there.
-fn given(object: &str, name: &str, list: impl Fn(&str) -> String) -> String {
+/// An expression: `list` of the field `name` of the pod's spec, or `absent` when the field is not there.
+fn given(object: &str, name: &str, list: impl Fn(&str) -> String, absent: &str) -> String {
     let pod = format!("{object}.spec.template.spec");
-    format!("({} ? {} : [])", schema::given(&pod, name), list(&format!("{pod}.{name}")))
+    format!("({} ? {} : {absent})", schema::given(&pod, name), list(&format!("{pod}.{name}")))
 }
 
 /// An expression: the fields `names` of every object in `list`. Two of these are compared as a whole, because looking
 /// up every container among the old ones would exceed the budget.
 fn lined_up(list: &str, names: &[String]) -> String {
-    let values: Vec<String> = names.iter().map(|name| format!("has(v.{name}) ? [dyn(v.{name})] : []")).collect();
+    let values: Vec<String> =
+        names.iter().map(|name| format!("has(v.{name}) ? [dyn(v.{name})] : []")).collect();
     format!("{list}.map(v, [{}])", values.join(", "))
 }

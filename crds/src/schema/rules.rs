@@ -74,8 +74,6 @@ pub(crate) fn unchanged(field: &str) -> Value {
 
 /// The rule of a status that the counter `field`, where absent is 0, does not fall.
 pub(crate) fn never_falls(field: &str, message: &str) -> Value {
-    let text = format!(
-        "!has(oldSelf.{field}) || (has(self.{field}) ? self.{field} : 0) >= oldSelf.{field}"
-    );
+    let text = format!("!has(oldSelf.{field}) || (has(self.{field}) ? self.{field} : 0) >= oldSelf.{field}");
     rule(field, "FieldValueInvalid", &text, message)
 }

@@ -67,7 +67,7 @@ fn permissions_are_exact() {
             let (group, resource) = (rule["group"].as_str().unwrap(), rule["resource"].as_str().unwrap());
             let (plural, sub) = resource.split_once('/').unwrap_or((resource, ""));
             let known = match group {
-                "apps.trysail.dev" => plurals.contains_key(plural),
+                "apps.trysail.dev" | "batch.trysail.dev" => plurals.contains_key(plural),
                 "" => ["pods", "events"].contains(&plural),
                 _ => false,
             };

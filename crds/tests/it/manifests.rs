@@ -1,8 +1,11 @@
 //! Native manifests with only their `apiVersion` changed: `manifests/` are accepted, `refused/` are not, and say why.
+//! Of the documents in a file of `changes/` each is accepted as an update of the one before, its status too; in
+//! `refused-status/` it is the second document's status that is refused.
 //!
 //! The files are as a user writes them for the native kinds; the same corpora are applied to a real API server by the
 //! end-to-end tests. The first line of a refused file holds the expected message. When such a file holds two
-//! documents, the first is stored and the second is the update that is refused.
+//! documents, the first is stored and the second is the update that is refused. The second line says so when the native
+//! server accepts what we refuse, and what comes of it there.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +20,10 @@ use trysail_crds::{
     CronJob, DaemonSet, Deployment, Job, PodTemplate, ReplicaSet, ReplicationController, StatefulSet,
 };
 
-use crate::{rules, schema};
+use crate::{
+    rules::{self, Violation},
+    schema,
+};
 
 pub(crate) fn corpus(folder: &str) -> BTreeMap<String, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
@@ -52,22 +58,53 @@ fn schemas() -> BTreeMap<String, Value> {
     trysail_crds::all().unwrap().into_iter().map(schema).collect()
 }
 
-/// What the server makes of `object`: the stored form, or the errors.
-fn admit(
-    object: &Value,
-    old: Option<&Value>,
-    schemas: &BTreeMap<String, Value>,
-) -> Result<Value, Vec<String>> {
+/// Why an object is refused.
+#[derive(Default)]
+struct Refusal {
+    structural: Vec<String>,
+    rules: Vec<Violation>,
+}
+
+impl Refusal {
+    fn messages(&self) -> Vec<String> {
+        let rules = self.rules.iter().map(|violation| violation.message.clone());
+        self.structural.iter().cloned().chain(rules).collect()
+    }
+
+    fn says(&self, wanted: &str) -> bool {
+        self.messages().iter().any(|message| message.contains(wanted))
+    }
+
+    /// The rule without which nothing would say `wanted`.
+    fn only_rule_that_says(&self, wanted: &str) -> Option<&str> {
+        let mut rules = self.rules.iter().filter(|violation| violation.message.contains(wanted));
+        let (first, second) = (rules.next()?, rules.next());
+        let only = second.is_none() && !self.structural.iter().any(|message| message.contains(wanted));
+        only.then_some(first.rule.as_str())
+    }
+}
+
+/// What the server makes of `object`: the stored form, or why not.
+fn admit(object: &Value, old: Option<&Value>, schemas: &BTreeMap<String, Value>) -> Result<Value, Refusal> {
     let schema = &schemas[object["kind"].as_str().unwrap()];
     let mut object = object.clone();
-    let mut errors = Vec::new();
+    let mut refusal = Refusal::default();
+    if old.is_none() {
+        // The status of a new object is dropped.
+        object.as_object_mut().unwrap().remove("status");
+    }
     schema::drop_nulls(&mut object, schema);
     schema::set_defaults(&mut object, schema);
-    schema::validate(&object, schema, "", &mut errors);
-    if errors.is_empty() {
-        rules::evaluate(&object, old, schema, "", &mut errors);
+    schema::validate(&object, schema, "", &mut refusal.structural);
+    if refusal.structural.is_empty() {
+        rules::evaluate(&object, old, schema, "", &mut refusal.rules);
     }
-    if errors.is_empty() { Ok(object) } else { Err(errors) }
+    if refusal.messages().is_empty() { Ok(object) } else { Err(refusal) }
+}
+
+/// As [`admit`] where a refusal is a mistake of the test.
+fn admitted(name: &str, object: &Value, old: Option<&Value>, schemas: &BTreeMap<String, Value>) -> Value {
+    admit(object, old, schemas).unwrap_or_else(|refusal| panic!("{name}: {:#?}", refusal.messages()))
 }
 
 #[test]
@@ -77,11 +114,9 @@ fn native_manifests_are_accepted() {
     assert!(corpus.len() >= 100, "the corpus has shrunk to {}", corpus.len());
     for (name, text) in corpus {
         for document in documents(&text) {
-            let stored =
-                admit(&document, None, &schemas).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
+            let stored = admitted(&name, &document, None, &schemas);
             // Applying the same again changes nothing.
-            let again = admit(&stored, Some(&stored), &schemas)
-                .unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
+            let again = admitted(&name, &stored, Some(&stored), &schemas);
             assert_eq!(stored, again, "{name}");
             read_as_types(&name, &stored);
         }
@@ -112,7 +147,8 @@ fn read_as_types(name: &str, stored: &Value) {
         "CronJob" => spec(stored, |object: CronJob| json!(object.spec)),
         other => panic!("{name}: {other} is not a kind of ours"),
     };
-    let template = ["/template", "/jobTemplate/spec/template"].into_iter().find_map(|path| written.pointer(path));
+    let template =
+        ["/template", "/jobTemplate/spec/template"].into_iter().find_map(|path| written.pointer(path));
     let template = PodTemplate(template.unwrap().clone());
     template.typed().unwrap_or_else(|error| panic!("{name}: {error}"));
     keeps(name, &stored["spec"], &written);
@@ -136,18 +172,51 @@ fn keeps(name: &str, stored: &Value, written: &Value) {
     }
 }
 
-/// The errors of a refused manifest under `schemas`; empty when it is accepted.
-fn errors_of(name: &str, text: &str, schemas: &BTreeMap<String, Value>) -> Vec<String> {
+/// How the last document of a manifest is refused, the first being stored.
+fn refusal_of(name: &str, text: &str, schemas: &BTreeMap<String, Value>) -> Refusal {
     let documents = documents(text);
     let refused = match documents.as_slice() {
         [only] => admit(only, None, schemas),
-        [first, second] => {
-            let stored = admit(first, None, schemas).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
-            admit(second, Some(&stored), schemas)
-        }
+        [first, second] => admit(second, Some(&admitted(name, first, None, schemas)), schemas),
         other => panic!("{name} has {} documents", other.len()),
     };
     refused.err().unwrap_or_default()
+}
+
+/// How the status of the second document is refused, that of the first being stored.
+fn refusal_of_status(name: &str, text: &str, schemas: &BTreeMap<String, Value>) -> Refusal {
+    let documents = documents(text);
+    let [first, second] = documents.as_slice() else { panic!("{name} has {} documents", documents.len()) };
+    let with_status = |object: &Value, other: &Value| {
+        let mut object = object.clone();
+        object["status"] = other["status"].clone();
+        object
+    };
+    let created = admitted(name, first, None, schemas);
+    let stored = admitted(name, &with_status(&created, first), Some(&created), schemas);
+    admit(&with_status(&stored, second), Some(&stored), schemas).err().unwrap_or_default()
+}
+
+/// The object that is stored after each document was applied in turn, and its status written when it has one.
+#[test]
+fn changes_are_accepted() {
+    let schemas = schemas();
+    for (name, text) in corpus("changes") {
+        let mut stored: Option<Value> = None;
+        for document in documents(&text) {
+            let mut applied = document.clone();
+            if let Some(old) = &stored {
+                applied["status"] = old["status"].clone();
+            }
+            let mut next = admitted(&name, &applied, stored.as_ref(), &schemas);
+            if let Some(status) = document.get("status") {
+                let old = next.clone();
+                next["status"] = status.clone();
+                next = admitted(&name, &next, Some(&old), &schemas);
+            }
+            stored = Some(next);
+        }
+    }
 }
 
 /// The message that a refused manifest names in its first line.
@@ -155,36 +224,25 @@ pub(crate) fn wanted(text: &str) -> &str {
     text.lines().next().unwrap().strip_prefix("# refused: ").unwrap()
 }
 
-/// The errors of a refused status: the first document is stored with its status, the second is the status written next.
-fn errors_of_status(name: &str, text: &str, schemas: &BTreeMap<String, Value>) -> Vec<String> {
-    let documents = documents(text);
-    let [first, second] = documents.as_slice() else { panic!("{name} has {} documents", documents.len()) };
-    let admitted = |object: &Value, old: Option<&Value>| admit(object, old, schemas);
-    let created = admitted(first, None).unwrap_or_else(|errors| panic!("{name}: {errors:#?}"));
-    let mut next = created.clone();
-    next["status"] = second["status"].clone();
-    admitted(&next, Some(&created)).err().unwrap_or_default()
-}
-
-/// The errors of every bad manifest and every bad status under `schemas`, with the one that is wanted.
-fn bad(schemas: &BTreeMap<String, Value>) -> Vec<(String, String, Vec<String>)> {
-    let specs = corpus("refused").into_iter().map(|(name, text)| {
-        let errors = errors_of(&name, &text, schemas);
-        (name, wanted(&text).to_owned(), errors)
+/// Every bad manifest and every bad status: its name, the message that is wanted, and how it is refused.
+fn refusals(schemas: &BTreeMap<String, Value>) -> Vec<(String, String, Refusal)> {
+    type Judge = fn(&str, &str, &BTreeMap<String, Value>) -> Refusal;
+    let corpora: [(&str, Judge); 2] = [("refused", refusal_of), ("refused-status", refusal_of_status)];
+    let judged = corpora.map(|(folder, judge)| {
+        corpus(folder).into_iter().map(move |(name, text)| {
+            let refusal = judge(&name, &text, schemas);
+            (name, wanted(&text).to_owned(), refusal)
+        })
     });
-    let statuses = corpus("refused-status").into_iter().map(|(name, text)| {
-        let errors = errors_of_status(&name, &text, schemas);
-        (name, wanted(&text).to_owned(), errors)
-    });
-    specs.chain(statuses).collect()
+    judged.into_iter().flatten().collect()
 }
 
 #[test]
 fn bad_manifests_are_refused_with_a_reason() {
-    let misses: Vec<String> = bad(&schemas())
+    let misses: Vec<String> = refusals(&schemas())
         .into_iter()
-        .filter(|(_, wanted, errors)| !errors.iter().any(|error| error.contains(wanted)))
-        .map(|(name, wanted, errors)| format!("{name}: wanted {wanted}, got {errors:#?}"))
+        .filter(|(_, wanted, refusal)| !refusal.says(wanted))
+        .map(|(name, wanted, refusal)| format!("{name}: wanted {wanted}, got {:#?}", refusal.messages()))
         .collect();
     assert!(misses.is_empty(), "{}", misses.join("\n"));
 }
@@ -198,34 +256,18 @@ fn every_rule_refuses_something() {
         }
         children(schema).for_each(|child| collect(child, rules));
     }
-    fn remove(schema: &mut Value, text: &str) {
-        if let Some(own) = schema.get_mut("x-kubernetes-validations").and_then(Value::as_array_mut) {
-            own.retain(|rule| rule["rule"] != text);
-        }
-        match schema {
-            Value::Object(fields) => fields.values_mut().for_each(|field| remove(field, text)),
-            Value::Array(items) => items.iter_mut().for_each(|item| remove(item, text)),
-            _ => {}
-        }
-    }
     let schemas = schemas();
     let mut rules = BTreeSet::new();
     for schema in schemas.values() {
         collect(schema, &mut rules);
     }
-    assert!(rules.len() > 15, "the rules were not found");
-    let corpus = corpus("refused");
-    for rule in rules {
-        let mut without = schemas.clone();
-        for schema in without.values_mut() {
-            remove(schema, &rule);
+    assert!(rules.len() > 80, "the rules were not found");
+    for (_, wanted, refusal) in refusals(&schemas) {
+        if let Some(rule) = refusal.only_rule_that_says(&wanted) {
+            rules.remove(rule);
         }
-        let missed = corpus.iter().any(|(name, text)| {
-            let errors = errors_of(name, text, &without);
-            !errors.iter().any(|error| error.contains(wanted(text)))
-        });
-        assert!(missed, "no bad manifest is refused by {rule}");
     }
+    assert!(rules.is_empty(), "no bad manifest is refused by {rules:#?}");
 }
 
 /// The schemas directly below a schema.
@@ -240,21 +282,29 @@ fn children(schema: &Value) -> impl Iterator<Item = &Value> {
 fn defaults_are_those_of_the_native_kinds() {
     let schemas = schemas();
     let stored = |kind: &str| {
-        let template = json!({
+        let batch = ["Job", "CronJob"].contains(&kind);
+        let mut template = json!({
             "metadata": {"labels": {"app": "a"}},
             "spec": {"containers": [{"name": "a", "image": "b", "ports": [{"containerPort": 1}]}]},
         });
-        let selector = if kind == "ReplicationController" {
-            json!({"app": "a"})
-        } else {
-            json!({"matchLabels": {"app": "a"}})
+        if batch {
+            template["spec"]["restartPolicy"] = json!("Never");
+        }
+        let spec = match kind {
+            "ReplicationController" => json!({"selector": {"app": "a"}, "template": template}),
+            "Job" => json!({"template": template}),
+            "CronJob" => json!({"schedule": "@daily", "jobTemplate": {"spec": {"template": template}}}),
+            _ => json!({"selector": {"matchLabels": {"app": "a"}}, "template": template}),
         };
-        let spec = json!({"selector": selector, "template": template});
-        let object = json!({"apiVersion": "apps.trysail.dev/v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec});
-        let mut stored = admit(&object, None, &schemas).unwrap();
-        assert_eq!(stored["spec"]["template"], template);
+        let group = if batch { "batch" } else { "apps" };
+        let object = json!({"apiVersion": format!("{group}.trysail.dev/v1"), "kind": kind,
+            "metadata": {"name": "a"}, "spec": spec});
+        let mut stored = admitted(kind, &object, None, &schemas);
         let mut added = stored["spec"].take();
-        added.as_object_mut().unwrap().retain(|name, _| !["selector", "template"].contains(&name.as_str()));
+        for (field, given) in spec.as_object().unwrap() {
+            assert_eq!(added[field], *given, "{kind}");
+        }
+        added.as_object_mut().unwrap().retain(|name, _| spec.get(name).is_none());
         added
     };
     let deployment = json!({
@@ -266,6 +316,29 @@ fn defaults_are_those_of_the_native_kinds() {
     assert_eq!(stored("Deployment"), deployment);
     assert_eq!(stored("ReplicaSet"), json!({"replicas": 1}));
     assert_eq!(stored("ReplicationController"), json!({"replicas": 1}));
+    let stateful_set = json!({
+        "replicas": 1,
+        "revisionHistoryLimit": 10,
+        "podManagementPolicy": "OrderedReady",
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 0}},
+        "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+    });
+    assert_eq!(stored("StatefulSet"), stateful_set);
+    let daemon_set = json!({
+        "revisionHistoryLimit": 10,
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+    });
+    assert_eq!(stored("DaemonSet"), daemon_set);
+    // The rest depends on other fields, and is read from their absence.
+    let job = json!({"completionMode": "NonIndexed", "suspend": false, "manualSelector": false});
+    assert_eq!(stored("Job"), job);
+    let cron_job = json!({
+        "concurrencyPolicy": "Allow",
+        "suspend": false,
+        "successfulJobsHistoryLimit": 3,
+        "failedJobsHistoryLimit": 1,
+    });
+    assert_eq!(stored("CronJob"), cron_job);
 }
 
 /// kstatus calls an object without a status current: `helm install --wait` would be done before our controllers
@@ -274,7 +347,7 @@ fn defaults_are_those_of_the_native_kinds() {
 fn an_object_that_nobody_has_looked_at_says_so() {
     let schemas = schemas();
     for (name, text) in corpus("manifests").into_iter().filter(|(name, _)| name.contains("-minimal")) {
-        let stored = admit(&documents(&text)[0], None, &schemas).unwrap();
+        let stored = admitted(&name, &documents(&text)[0], None, &schemas);
         assert_eq!(stored["status"], json!({"observedGeneration": 0}), "{name}");
     }
 }

@@ -1,11 +1,18 @@
 //! Evaluates the CEL rules of a schema on an object, as the API server does after the structural part held.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use cel::{Context, Program, Value as Cel, extractors::This};
 use serde_json::Value;
 
 use crate::schema::child;
+
+/// A rule that does not hold.
+pub(crate) struct Violation {
+    pub(crate) rule: String,
+    /// Worded as the server words it.
+    pub(crate) message: String,
+}
 
 /// Every rule that `value` violates, `old` being what is stored.
 pub(crate) fn evaluate(
@@ -13,7 +20,7 @@ pub(crate) fn evaluate(
     old: Option<&Value>,
     schema: &Value,
     path: &str,
-    errors: &mut Vec<String>,
+    violations: &mut Vec<Violation>,
 ) {
     if value.is_null() {
         return;
@@ -30,7 +37,10 @@ pub(crate) fn evaluate(
                 _ => "Invalid value",
             };
             let field = rule["fieldPath"].as_str().unwrap_or_default();
-            errors.push(format!("{path}{field}: {reason}: {}", rule["message"].as_str().unwrap()));
+            let path = format!("{path}{field}");
+            let message =
+                format!("{}: {reason}: {}", path.trim_start_matches('.'), rule["message"].as_str().unwrap());
+            violations.push(Violation { rule: text.to_owned(), message });
         }
     }
     match value {
@@ -38,14 +48,14 @@ pub(crate) fn evaluate(
             for (name, field) in fields {
                 if let Some(inner) = child(schema, name) {
                     let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                    evaluate(field, old.and_then(|old| old.get(name)), inner, &path, errors);
+                    evaluate(field, old.and_then(|old| old.get(name)), inner, &path, violations);
                 }
             }
         }
         // Transition rules below a list exist for keyed lists only, and ours have none.
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                evaluate(item, None, &schema["items"], &format!("{path}[{index}]"), errors);
+                evaluate(item, None, &schema["items"], &format!("{path}[{index}]"), violations);
             }
         }
         _ => {}
@@ -54,7 +64,13 @@ pub(crate) fn evaluate(
 
 /// An error counts as a violation, as on the server.
 fn holds(rule: &str, value: &Value, old: Option<&Value>) -> bool {
-    let program = Program::compile(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
+    thread_local! {
+        static PROGRAMS: RefCell<HashMap<String, Rc<Program>>> = RefCell::default();
+    }
+    let program = PROGRAMS.with_borrow_mut(|programs| {
+        let compile = || Program::compile(rule).unwrap_or_else(|error| panic!("{rule}: {error}"));
+        programs.entry(rule.to_owned()).or_insert_with(|| Rc::new(compile())).clone()
+    });
     let mut context = Context::default();
     // Of the API server's own library.
     context.add_function("isSorted", |This(list): This<Arc<Vec<Cel>>>| list.is_sorted()).unwrap();
@@ -76,10 +92,7 @@ fn to_cel(value: &Value) -> Cel {
         Value::String(text) => Cel::from(text.clone()),
         Value::Array(items) => Cel::from(items.iter().map(to_cel).collect::<Vec<_>>()),
         Value::Object(fields) => Cel::from(
-            fields
-                .iter()
-                .map(|(name, field)| (name.clone(), to_cel(field)))
-                .collect::<std::collections::HashMap<_, _>>(),
+            fields.iter().map(|(name, field)| (name.clone(), to_cel(field))).collect::<HashMap<_, _>>(),
         ),
     }
 }
