@@ -156,6 +156,21 @@ impl ApiServer {
         .to_string()
     }
 
+    /// A kube-controller-manager that runs these controllers only, for as long as the result lives.
+    pub(crate) fn controller_manager(&self, controllers: &str) -> impl Drop + use<> {
+        let dir = self.dir.join("controller-manager");
+        fs::create_dir_all(&dir).unwrap();
+        let kubeconfig = dir.join("kubeconfig");
+        fs::write(&kubeconfig, self.kubeconfig()).unwrap();
+        let args = [
+            ("--controllers", controllers),
+            ("--kubeconfig", kubeconfig.to_str().unwrap()),
+            ("--leader-elect", "false"),
+            ("--secure-port", "0"),
+        ];
+        Guarded::start("kube-controller-manager", &args, &dir, false)
+    }
+
     /// A namespace that no other test uses.
     pub(crate) async fn namespace(&self) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -18,4 +18,5 @@ mod informer;
 mod manager;
 mod probes;
 mod queue;
+mod revisions;
 mod wire;

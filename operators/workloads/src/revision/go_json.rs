@@ -1,37 +1,46 @@
-//! JSON as Go's encoding/json writes a value that it has read into generic maps: sorted keys, characters that
-//! HTML would mind escaped, every number a float.
+//! JSON as Go's encoding/json writes a value that was read into generic maps: sorted keys, characters that HTML
+//! would mind escaped, numbers as the reader took them.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Number, Value};
 
+/// What Go's reader made of numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// Floats, as encoding/json does: integers beyond 2⁵³ are rounded.
+    Floats,
+    /// 64-bit integers where they are, as apimachinery's util/json does.
+    Integers,
+}
+
 /// The bytes.
-pub(super) fn encode(value: &Value) -> String {
+pub(super) fn encode(value: &Value, numbers: Numbers) -> String {
     let mut out = String::new();
-    write(value, &mut out);
+    write(value, numbers, &mut out);
     out
 }
 
-fn write(value: &Value, out: &mut String) {
+fn write(value: &Value, numbers: Numbers, out: &mut String) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(true) => out.push_str("true"),
         Value::Bool(false) => out.push_str("false"),
-        Value::Number(value) => number(value, out),
+        Value::Number(value) => number(value, numbers, out),
         Value::String(text) => string(text, out),
         Value::Array(items) => {
             out.push('[');
             for (at, item) in items.iter().enumerate() {
                 separate(at, out);
-                write(item, out);
+                write(item, numbers, out);
             }
             out.push(']');
         }
-        Value::Object(members) => object(members, out),
+        Value::Object(members) => object(members, numbers, out),
     }
 }
 
-fn object(members: &Map<String, Value>, out: &mut String) {
+fn object(members: &Map<String, Value>, numbers: Numbers, out: &mut String) {
     let mut members: Vec<_> = members.iter().collect();
     // serde_json's map is sorted already, unless somebody turns on its feature to keep the order.
     members.sort_by_key(|(key, _)| *key);
@@ -40,7 +49,7 @@ fn object(members: &Map<String, Value>, out: &mut String) {
         separate(at, out);
         string(key, out);
         out.push(':');
-        write(value, out);
+        write(value, numbers, out);
     }
     out.push('}');
 }
@@ -53,14 +62,18 @@ fn separate(at: usize, out: &mut String) {
 
 /// Go's `floatEncoder`: like ES6, the shortest text that reads back the same; an exponent only for the very large
 /// and the very small.
-fn number(value: &Number, out: &mut String) {
+fn number(value: &Number, numbers: Numbers, out: &mut String) {
+    if let (Some(integer), Numbers::Integers) = (value.as_i64(), numbers) {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{integer}");
+        return;
+    }
     let float = value.as_f64().unwrap_or_default();
     let size = float.abs();
     if size != 0.0 && !(1e-6..1e21).contains(&size) {
         let text = format!("{float:e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
         let sign = if exponent.starts_with('-') { "" } else { "+" };
-        // Writing to a String cannot fail.
         let _ = write!(out, "{mantissa}e{sign}{exponent}");
     } else {
         let _ = write!(out, "{float}");
@@ -93,7 +106,7 @@ mod tests {
     use super::*;
 
     fn encoded(json: &str) -> String {
-        encode(&serde_json::from_str(json).unwrap())
+        encode(&serde_json::from_str(json).unwrap(), Numbers::Floats)
     }
 
     #[test]
@@ -105,11 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_floats() {
+    fn numbers_are_what_the_reader_made_of_them() {
         let text = "[0,-0.0,8080,-1,1.50,5000000000,9007199254740993,1e20,1e21,123e30,0.000001,1e-7,1.5e-10]";
         let wanted = "[0,-0,8080,-1,1.5,5000000000,9007199254740992,100000000000000000000,1e+21,1.23e+32,\
             0.000001,1e-7,1.5e-10]";
         assert_eq!(encoded(text), wanted);
+        let text = "[9007199254740993,-9223372036854775808,18446744073709551615,3.0]";
+        let wanted = "[9007199254740993,-9223372036854775808,18446744073709552000,3]";
+        assert_eq!(encode(&serde_json::from_str(text).unwrap(), Numbers::Integers), wanted);
     }
 
     #[test]

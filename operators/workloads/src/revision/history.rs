@@ -181,7 +181,7 @@ impl Update {
 
     /// A revision that is still to be recorded, under the first name that nobody has taken.
     fn fresh(owner: &RevisionOwner<'_>, revision: i64, is_taken: impl Fn(&str) -> bool) -> Self {
-        let data = data::of(owner.template);
+        let data = data::of(owner.dialect, owner.template);
         let mut collisions = owner.collisions;
         let (hash, name) = loop {
             let hash = name::hash(&data, collisions);

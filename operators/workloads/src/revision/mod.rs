@@ -16,5 +16,8 @@ mod history;
 mod name;
 mod writes;
 
+#[cfg(test)]
+mod tests;
+
 pub use history::{Dialect, History, RevisionOwner, Update};
 pub use writes::CREATE_REVISION;
