@@ -44,7 +44,10 @@ pub(crate) fn job_spec(place: Place) -> Result<Value, CrdError> {
             completions::transitions(&mut spec)?;
             schema::validate(&mut spec, "", immutable())?;
         }
-        Place::JobTemplate => selector::of_a_template(&mut spec)?,
+        Place::JobTemplate => {
+            schema::insert(&mut spec, "suspend", json!({"nullable": true}))?;
+            selector::of_a_template(&mut spec)?;
+        }
     }
     schema::validate(&mut spec, "", vec![schema::no_ephemeral_containers()])?;
     describe(&mut spec)?;

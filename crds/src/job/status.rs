@@ -193,8 +193,9 @@ fn transitions() -> Vec<Value> {
     rules
 }
 
-/// Rules of a whole Job, for what the spec has a say in.
+/// Rules of a whole Job, for what the spec has a say in. A Job that is being created has no status.
 pub(super) fn rules_with_spec() -> Vec<Value> {
+    const NEW: &str = "!has(self.status)";
     let given = |field: &str| schema::given("self.spec", field);
     let indexed = indexed("self.spec");
     let resuming = format!(
@@ -207,7 +208,7 @@ pub(super) fn rules_with_spec() -> Vec<Value> {
             "status.startTime",
             "FieldValueRequired",
             &format!(
-                "!{} || has(self.status.startTime) || (self.spec.suspend && {} && self.spec.completions == 0)",
+                "{NEW} || !{} || has(self.status.startTime) || (self.spec.suspend && {} && self.spec.completions == 0)",
                 is_finished("self.status"),
                 given("completions")
             ),
@@ -217,7 +218,7 @@ pub(super) fn rules_with_spec() -> Vec<Value> {
             "status.startTime",
             "FieldValueInvalid",
             &format!(
-                "!has(oldSelf.status.startTime) || self.spec.suspend || {resuming} \
+                "{NEW} || !has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec.suspend || {resuming} \
                  || (has(self.status.startTime) && self.status.startTime == oldSelf.status.startTime)"
             ),
             "field is immutable for unsuspended job once set",
@@ -226,7 +227,7 @@ pub(super) fn rules_with_spec() -> Vec<Value> {
             "status.succeeded",
             "FieldValueInvalid",
             &format!(
-                "({indexed} && {} && self.spec.completions == ({} ? self.spec.parallelism : 1)) \
+                "{NEW} || !has(oldSelf.status) || ({indexed} && {} && self.spec.completions == ({} ? self.spec.parallelism : 1)) \
                  || !has(oldSelf.status.succeeded) \
                  || (has(self.status.succeeded) ? self.status.succeeded : 0) >= oldSelf.status.succeeded",
                 given("completions"),
@@ -237,13 +238,15 @@ pub(super) fn rules_with_spec() -> Vec<Value> {
         schema::rule(
             "status.completedIndexes",
             "FieldValueInvalid",
-            &format!("{indexed} || !has(self.status.completedIndexes) || self.status.completedIndexes == ''"),
+            &format!(
+                "{NEW} || {indexed} || !has(self.status.completedIndexes) || self.status.completedIndexes == ''"
+            ),
             "cannot set non-empty completedIndexes when non-indexed completion mode",
         ),
         schema::rule(
             "status.failedIndexes",
             "FieldValueInvalid",
-            &format!("{} || !has(self.status.failedIndexes)", given("backoffLimitPerIndex")),
+            &format!("{NEW} || {} || !has(self.status.failedIndexes)", given("backoffLimitPerIndex")),
             "cannot set non-null failedIndexes when backoffLimitPerIndex is null",
         ),
     ]

@@ -23,9 +23,10 @@ const LIMITED: &str = "field is immutable; while a Job is suspended and has no p
                        tolerations, schedulingGates, resources of containers, labels and annotations can change";
 
 /// An expression: the Job was suspended, and its pods are gone or never were.
-const MUTABLE: &str = "(oldSelf.spec.suspend && (!has(oldSelf.status.active) || oldSelf.status.active == 0) \
+const MUTABLE: &str = "(oldSelf.spec.suspend && (!has(oldSelf.status) \
+                       || ((!has(oldSelf.status.active) || oldSelf.status.active == 0) \
                        && (!has(oldSelf.status.startTime) || (has(oldSelf.status.conditions) \
-                       && oldSelf.status.conditions.exists(c, c.type == 'Suspended' && c.status == 'True'))))";
+                       && oldSelf.status.conditions.exists(c, c.type == 'Suspended' && c.status == 'True'))))))";
 
 /// Rules of a whole Job, whose spec has the schema `spec`: the fields are those of the schema, so that one that is new
 /// upstream is immutable.

@@ -89,16 +89,17 @@ fn admit(object: &Value, old: Option<&Value>, schemas: &BTreeMap<String, Value>)
     let schema = &schemas[object["kind"].as_str().unwrap()];
     let mut object = object.clone();
     let mut refusal = Refusal::default();
-    if old.is_none() {
-        // The status of a new object is dropped.
-        object.as_object_mut().unwrap().remove("status");
-    }
     schema::drop_nulls(&mut object, schema);
     schema::set_defaults(&mut object, schema);
+    if old.is_none() {
+        // The status of a new object is dropped, and its default is not put back before the object is read again.
+        object.as_object_mut().unwrap().remove("status");
+    }
     schema::validate(&object, schema, "", &mut refusal.structural);
     if refusal.structural.is_empty() {
         rules::evaluate(&object, old, schema, "", &mut refusal.rules);
     }
+    schema::set_defaults(&mut object, schema);
     if refusal.messages().is_empty() { Ok(object) } else { Err(refusal) }
 }
 
