@@ -85,3 +85,15 @@ files/controllers.yaml on the same resource become one, verbs sorted.
 {{- end }}
 {{- $crds | uniq | sortAlpha | toJson }}
 {{- end }}
+
+{{/* The same by API group, as an object. The group is in the name of a CRD's file. */}}
+{{- define "trysail.groups" -}}
+{{- $groups := dict }}
+{{- range $plural := include "trysail.crds" . | fromJsonArray }}
+{{- range $path, $content := $.Files.Glob (printf "files/crds/%s.*.yaml" $plural) }}
+{{- $group := base $path | trimPrefix (printf "%s." $plural) | trimSuffix ".yaml" }}
+{{- $groups = set $groups $group (append (get $groups $group | default list) $plural) }}
+{{- end }}
+{{- end }}
+{{- $groups | toJson }}
+{{- end }}
