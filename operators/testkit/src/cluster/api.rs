@@ -4,9 +4,16 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use trysail_core::{Key, Resource, Uid, condition::whole_seconds, plan::Propagation, resource::PODS};
+use trysail_core::{Face, Key, Resource, Uid, condition::whole_seconds, plan::Propagation, resource::PODS};
 
-use super::{ApiError, Cluster, Writer, validation};
+use super::{ApiError, Cluster, Writer, rules};
+
+/// The finalizer of a deletion that waits for dependents.
+pub(super) const FOREGROUND: &str = "foregroundDeletion";
+/// The finalizer of a deletion whose dependents are still to be let go.
+pub(super) const ORPHAN: &str = "orphan";
+/// `terminationGracePeriodSeconds` where a pod says none.
+const GRACE_SECONDS: i64 = 30;
 
 impl Cluster {
     /// Creates an object; its status is dropped.
@@ -16,8 +23,7 @@ impl Cluster {
         mut object: Value,
         writer: Writer,
     ) -> Result<Arc<Value>, ApiError> {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let key = Key::new(object["metadata"]["namespace"].as_str().unwrap_or_default(), name);
+        let key = key_of(&object);
         self.admit("create", resource)?;
         if self.objects.contains_key(&(resource, key.clone())) {
             return Err(ApiError::AlreadyExists);
@@ -33,13 +39,11 @@ impl Cluster {
         if let Some(object) = object.as_object_mut() {
             object.remove("status");
         }
-        if resource == PODS {
-            object["status"] = json!({"phase": "Pending"});
-        }
         if let (Some((key, value)), "replicasets") = (&self.policy.stamp_templates, resource.plural) {
             object["spec"]["template"]["metadata"]["annotations"][key] = value.as_str().into();
         }
-        validation::spec(resource, &object)?;
+        rules::complete(resource, &mut object);
+        rules::created(resource, &object)?;
         self.commit(resource, &key, Some(object), writer);
         self.get(resource, &key).ok_or(ApiError::NotFound)
     }
@@ -68,7 +72,7 @@ impl Cluster {
             match subresource {
                 Some("status") => patch.retain(|part, _| {
                     // The native strategy lets annotations pass with the status, a CRD's does not.
-                    part == "status" || (part == "metadata" && resource.group != "apps.trysail.dev")
+                    part == "status" || (part == "metadata" && !rules::is_ours(resource))
                 }),
                 _ => patch.retain(|part, _| part != "status"),
             }
@@ -81,8 +85,10 @@ impl Cluster {
             object["metadata"]["generation"] =
                 json!(held["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
         }
-        validation::spec(resource, &object)?;
-        validation::status(resource, &held, &mut object)?;
+        if subresource.is_none() {
+            rules::changed(resource, &held, &object, writer)?;
+        }
+        rules::status(resource, &held, &mut object)?;
         if object == *held {
             return Ok(held);
         }
@@ -94,7 +100,8 @@ impl Cluster {
         self.get(resource, key).ok_or(ApiError::NotFound)
     }
 
-    /// Deletes an object: a pod on a node gets its grace period, finalizers hold anything.
+    /// Deletes an object: a pod on a node gets its grace period, finalizers hold anything. What becomes of its
+    /// dependents is the server's default for the kind.
     pub fn delete(
         &mut self,
         resource: Resource,
@@ -102,25 +109,10 @@ impl Cluster {
         uid: Option<&Uid>,
         writer: Writer,
     ) -> Result<u64, ApiError> {
-        self.admit("delete", resource)?;
-        let held = self.get(resource, key).ok_or(ApiError::NotFound)?;
-        check_uid(&held, uid)?;
-        let is_finished = matches!(held["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-        let runs = resource == PODS && held["spec"]["nodeName"].is_string() && !is_finished;
-        let is_held = held["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
-        if !runs && !is_held {
-            return Ok(self.commit(resource, key, None, writer));
-        }
-        if held["metadata"]["deletionTimestamp"].is_string() {
-            return Ok(self.revision);
-        }
-        let mut object = (*held).clone();
-        let at = self.now + SignedDuration::from_secs(if runs { 30 } else { 0 });
-        object["metadata"]["deletionTimestamp"] = json!(whole_seconds(at));
-        Ok(self.commit(resource, key, Some(object), writer))
+        self.delete_with(resource, key, uid, None, writer)
     }
 
-    /// Deletes an object, with a say about its dependents.
+    /// The same, with a say about the dependents.
     pub fn delete_with(
         &mut self,
         resource: Resource,
@@ -129,18 +121,46 @@ impl Cluster {
         propagation: Option<Propagation>,
         writer: Writer,
     ) -> Result<u64, ApiError> {
-        if propagation == Some(Propagation::Orphan) {
-            self.delete_and_orphan(resource, key);
+        self.admit("delete", resource)?;
+        let held = self.get(resource, key).ok_or(ApiError::NotFound)?;
+        check_uid(&held, uid)?;
+        let mut object = (*held).clone();
+        let hold = match propagation.unwrap_or_else(|| default_propagation(resource)) {
+            Propagation::Background => None,
+            Propagation::Foreground => Some(FOREGROUND),
+            Propagation::Orphan => Some(ORPHAN),
+        };
+        if let Some(hold) = hold.filter(|_| resource != PODS) {
+            let mut finalizers = finalizers(&held);
+            finalizers.retain(|name| ![FOREGROUND, ORPHAN].contains(&name.as_str()));
+            finalizers.push(hold.to_owned());
+            object["metadata"]["finalizers"] = json!(finalizers);
         }
-        self.delete(resource, key, uid, writer)
+        let grace = grace_seconds(resource, &held);
+        let is_going = held["metadata"]["deletionTimestamp"].is_string();
+        if is_going {
+            // A second request cannot lengthen the grace period; it may end it.
+            let left = held["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+            object["metadata"]["deletionGracePeriodSeconds"] = json!(left.min(grace));
+        } else {
+            let metadata = &mut object["metadata"];
+            metadata["deletionTimestamp"] = json!(whole_seconds(self.now + SignedDuration::from_secs(grace)));
+            metadata["deletionGracePeriodSeconds"] = json!(grace);
+        }
+        if is_finalized(&object) {
+            return Ok(self.commit(resource, key, None, writer));
+        }
+        if object == *held {
+            return Ok(self.revision);
+        }
+        Ok(self.commit(resource, key, Some(object), writer))
     }
 
     /// A write by a kubelet or controller manager of no interest here: no rules but the revision.
     pub(super) fn overwrite(&mut self, resource: Resource, object: Value) {
-        let metadata = &object["metadata"];
-        let namespace = metadata["namespace"].as_str().unwrap_or_default();
-        let key = Key::new(namespace, metadata["name"].as_str().unwrap_or_default());
-        self.commit(resource, &key, Some(object), Writer::Other);
+        let key = key_of(&object);
+        let object = (!is_finalized(&object)).then_some(object);
+        self.commit(resource, &key, object, Writer::Other);
     }
 
     fn admit(&self, verb: &'static str, resource: Resource) -> Result<(), ApiError> {
@@ -164,6 +184,33 @@ impl Cluster {
     }
 }
 
+pub(super) fn key_of(object: &Value) -> Key {
+    let metadata = &object["metadata"];
+    Key::new(
+        metadata["namespace"].as_str().unwrap_or_default(),
+        metadata["name"].as_str().unwrap_or_default(),
+    )
+}
+
+pub(super) fn finalizers(object: &Value) -> Vec<String> {
+    let held = object["metadata"]["finalizers"].as_array().into_iter().flatten();
+    held.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+}
+
+/// Kinds that were there before garbage collection keep their dependents unless asked otherwise.
+fn default_propagation(resource: Resource) -> Propagation {
+    let old = [Resource::replication_controllers(Face::Native), Resource::jobs(Face::Native)];
+    if old.contains(&resource) { Propagation::Orphan } else { Propagation::Background }
+}
+
+/// A pod that a kubelet may be running has time to end.
+fn grace_seconds(resource: Resource, held: &Value) -> i64 {
+    let is_finished = matches!(held["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let runs = resource == PODS && held["spec"]["nodeName"].is_string() && !is_finished;
+    let grace = held["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(GRACE_SECONDS);
+    if runs { grace } else { 0 }
+}
+
 fn check_uid(held: &Value, uid: Option<&Uid>) -> Result<(), ApiError> {
     match uid {
         Some(uid) if *uid != Cluster::uid_of(held) => {
@@ -173,11 +220,12 @@ fn check_uid(held: &Value, uid: Option<&Uid>) -> Result<(), ApiError> {
     }
 }
 
+/// Nothing holds a deleted object any more.
 fn is_finalized(object: &Value) -> bool {
     let metadata = &object["metadata"];
     metadata["deletionTimestamp"].is_string()
         && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
-        && !object["spec"]["nodeName"].is_string()
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
 }
 
 /// RFC 7386.

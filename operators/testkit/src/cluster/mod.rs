@@ -2,7 +2,7 @@
 
 mod actors;
 mod api;
-mod validation;
+mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use trysail_core::{Key, Resource, Uid};
 
-pub use actors::Kubelet;
+pub use actors::{Exit, Kubelet};
 
 use crate::invariants::Invariants;
 
