@@ -7,6 +7,7 @@
 //! - [`kinds`]: which controllers there are
 //! - [`invariants`]: what must hold at every single write
 //! - [`fixtures`]: small manifests
+//! - [`property`]: a harness for property tests of any kind
 //! - [`scenario`]: transcripts, a command language for all of that
 
 pub mod cluster;
@@ -14,6 +15,7 @@ pub mod fixtures;
 pub mod invariants;
 pub mod kinds;
 pub mod manager;
+pub mod property;
 pub mod scenario;
 
 pub use cluster::{ApiError, Cluster};

@@ -4,13 +4,17 @@ mod actors;
 mod api;
 mod rules;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use trysail_core::{Key, Resource, Uid};
 
 pub use actors::{Exit, Kubelet};
+pub(crate) use rules::parse_indexes;
 
 use crate::invariants::Invariants;
 
@@ -73,6 +77,7 @@ pub struct Cluster {
     pub invariants: Invariants,
     revision: u64,
     uids: u64,
+    controller_writes: usize,
     objects: BTreeMap<(Resource, Key), Arc<Value>>,
     log: BTreeMap<Resource, Vec<Event>>,
 }
@@ -86,6 +91,7 @@ impl Default for Cluster {
             invariants: Invariants::default(),
             revision: 0,
             uids: 0,
+            controller_writes: 0,
             objects: BTreeMap::new(),
             log: BTreeMap::new(),
         }
@@ -114,6 +120,17 @@ impl Cluster {
         self.log.get(&resource).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// How many writes of controllers changed something.
+    pub fn controller_writes(&self) -> usize {
+        self.controller_writes
+    }
+
+    /// How many objects of a resource were ever created.
+    pub fn created(&self, resource: Resource) -> usize {
+        let objects = self.events(resource).iter().filter_map(|event| event.object.as_ref());
+        objects.map(|object| Self::uid_of(object)).collect::<BTreeSet<_>>().len()
+    }
+
     /// Lets time pass.
     pub fn advance(&mut self, by: SignedDuration) {
         self.now += by;
@@ -130,6 +147,7 @@ impl Cluster {
     /// Stores or removes an object and tells the watches.
     fn commit(&mut self, resource: Resource, key: &Key, object: Option<Value>, writer: Writer) -> u64 {
         self.revision += 1;
+        self.controller_writes += usize::from(writer == Writer::Controller);
         let object = object.map(|mut object| {
             object["metadata"]["resourceVersion"] = self.revision.to_string().into();
             Arc::new(object)

@@ -1,5 +1,5 @@
-//! A view of one resource as a watch delivers it: late by a number of events, with events that never arrive
-//! until a relist, and with events that arrive twice.
+//! A view of one resource as a watch delivers it: late by a number of events, with gaps that a relist ends, and
+//! with events that arrive twice.
 
 use std::{cell::RefCell, collections::BTreeMap, fmt, rc::Rc, sync::Arc};
 
@@ -15,8 +15,8 @@ struct Cache<T> {
     resource: Resource,
     /// How many of the newest events are still on their way.
     lag: usize,
-    /// So many of the next events are never delivered.
-    lost: usize,
+    /// The watch is cut; the resource is listed anew when so many further events have happened.
+    cut: Option<usize>,
     /// Lists are given the other way round: decisions must not depend on the order.
     is_reversed: bool,
     objects: BTreeMap<Key, Arc<T>>,
@@ -38,12 +38,12 @@ pub(super) trait Feed {
     fn relist(&self, cluster: &Cluster);
     fn lag(&self) -> usize;
     fn set_lag(&self, events: usize);
-    /// The next events are not delivered, and nobody notices.
-    fn lose(&self, events: usize);
+    /// The next events are not delivered: after them follows a list.
+    fn cut(&self, events: usize);
     /// The last events are delivered once more.
     fn repeat(&self, events: usize);
     fn reverse(&self, is_reversed: bool);
-    /// Everything up to this revision is in the view, as far as the watch knows.
+    /// Everything up to this revision is in the view.
     fn seen(&self) -> u64;
     /// Grows with every delivery.
     fn changes(&self) -> u64;
@@ -57,7 +57,7 @@ impl<T: DeserializeOwned + Object> Cached<T> {
         Self(Rc::new(RefCell::new(Cache {
             resource,
             lag: 0,
-            lost: 0,
+            cut: None,
             is_reversed: false,
             objects: BTreeMap::new(),
             next: 0,
@@ -99,13 +99,17 @@ impl<T: DeserializeOwned + Object> Feed for Cached<T> {
     fn catch_up(&self, cluster: &Cluster) {
         let mut cache = self.0.borrow_mut();
         let events = cluster.events(cache.resource);
+        if let Some(missed) = cache.cut {
+            let is_over = events.len() >= cache.next + missed;
+            drop(cache);
+            if is_over {
+                self.relist(cluster);
+            }
+            return;
+        }
         let until = events.len().saturating_sub(cache.lag).max(cache.next);
         for event in &events[cache.next..until] {
-            if cache.lost > 0 {
-                cache.lost -= 1;
-            } else {
-                cache.deliver(event.revision, &event.key, event.object.as_deref());
-            }
+            cache.deliver(event.revision, &event.key, event.object.as_deref());
         }
         cache.next = until;
         // Bookmarks tell a watch how far it is when nothing of its resource happens.
@@ -120,7 +124,7 @@ impl<T: DeserializeOwned + Object> Feed for Cached<T> {
         cache.objects = objects.map(|object| (object.key(), Arc::new(object))).collect();
         cache.next = cluster.events(cache.resource).len();
         cache.seen = cluster.revision();
-        cache.lost = 0;
+        cache.cut = None;
         cache.changes += 1;
     }
 
@@ -132,8 +136,8 @@ impl<T: DeserializeOwned + Object> Feed for Cached<T> {
         self.0.borrow_mut().lag = events;
     }
 
-    fn lose(&self, events: usize) {
-        self.0.borrow_mut().lost += events;
+    fn cut(&self, events: usize) {
+        self.0.borrow_mut().cut = Some(events);
     }
 
     fn repeat(&self, events: usize) {

@@ -100,6 +100,8 @@ pub(super) trait Controller {
     fn tidy(&mut self);
     /// Looks at a key if there is a reason to: something was delivered, its time has come, or it was left open.
     fn look(&mut self, desk: &mut Desk<'_>, cluster: &mut Cluster, key: &Key, uid: &Uid) -> Look;
+    /// Every key is due.
+    fn nudge(&mut self);
     /// Moments at which keys ask to be looked at.
     fn wakes(&self) -> Vec<Timestamp>;
     /// Plans without carrying out.
@@ -206,6 +208,10 @@ where
         held.wake_at = plan.requeue_at.into_iter().chain(retry_at).min();
         held.looked = (!outcome.is_open && !judged.look_again).then_some(deliveries);
         Look { done: outcome.done + usize::from(judged.look_again), crashed: false }
+    }
+
+    fn nudge(&mut self) {
+        self.keys.values_mut().for_each(|held| held.looked = None);
     }
 
     fn wakes(&self) -> Vec<Timestamp> {

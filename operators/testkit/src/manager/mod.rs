@@ -100,9 +100,10 @@ impl Manager {
         self.informers.feeds(Some(resource)).for_each(|feed| feed.set_lag(events));
     }
 
-    /// So many of the next events of a resource are never delivered, and nobody notices until a relist.
-    pub fn lose_events(&mut self, resource: Resource, events: usize) {
-        self.informers.feeds(Some(resource)).for_each(|feed| feed.lose(events));
+    /// The watch of a resource is cut. When so many further events have happened it is listed anew: nobody saw
+    /// what was between.
+    pub fn miss_events(&mut self, resource: Resource, events: usize) {
+        self.informers.feeds(Some(resource)).for_each(|feed| feed.cut(events));
     }
 
     /// The last events of a resource are delivered once more.
@@ -166,9 +167,19 @@ impl Manager {
         wakes.filter(|at| *at > now && *at <= until).min()
     }
 
+    /// Every key is looked at in the next round, reason or not.
+    pub fn nudge(&mut self) {
+        self.controllers.iter_mut().for_each(|controller| controller.nudge());
+    }
+
     /// What each key waits for, in words: the plans of now, without carrying them out.
     pub fn why(&mut self, cluster: &Cluster) -> Vec<(Key, String)> {
         self.informers.catch_up(cluster);
+        self.plans(cluster)
+    }
+
+    /// The plans of now, by what the views have seen so far.
+    pub fn plans(&self, cluster: &Cluster) -> Vec<(Key, String)> {
         let mut plans = Vec::new();
         for controller in &self.controllers {
             for (key, uid) in controller.keys() {

@@ -22,7 +22,7 @@ impl Cluster {
                 continue;
             }
             if held.iter().any(|name| name == ORPHAN) {
-                self.let_go(Self::uid_of(object));
+                self.let_go(&Self::uid_of(object));
                 self.release(*resource, object, ORPHAN);
             } else if held.iter().any(|name| name == FOREGROUND) {
                 self.collect_dependents(*resource, object, &all);
@@ -91,7 +91,7 @@ impl Cluster {
     }
 
     /// Takes an owner off everything.
-    fn let_go(&mut self, uid: Uid) {
+    fn let_go(&mut self, uid: &Uid) {
         let uid = json!(uid);
         let dependents: Vec<(Resource, Value)> =
             self.objects.iter().map(|((resource, _), object)| (*resource, (**object).clone())).collect();
@@ -109,7 +109,7 @@ impl Cluster {
     pub fn delete_and_orphan(&mut self, resource: Resource, key: &Key) {
         let Some(owner) = self.get(resource, key) else { return };
         self.commit(resource, key, None, Writer::Other);
-        self.let_go(Self::uid_of(&owner));
+        self.let_go(&Self::uid_of(&owner));
     }
 }
 

@@ -10,6 +10,7 @@ use super::{ApiError, invalid, job::has_condition, refuse_first};
 /// The server allows itself and others no conditions that go back.
 const FINAL: [&str; 4] = ["Failed", "Complete", "FailureTarget", "SuccessCriteriaMet"];
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a condition of the Job")]
 struct Facts<'a> {
     status: &'a Value,
     complete: bool,
@@ -44,7 +45,7 @@ impl<'a> Facts<'a> {
 
     fn uncounted(&self) -> Vec<&str> {
         let lists = &self.status["uncountedTerminatedPods"];
-        let uids = ["succeeded", "failed"].into_iter().flat_map(|list| lists[list].as_array());
+        let uids = ["succeeded", "failed"].into_iter().filter_map(|list| lists[list].as_array());
         uids.flatten().filter_map(Value::as_str).collect()
     }
 }
@@ -221,7 +222,7 @@ fn indexes(was: &Facts<'_>, is: &Facts<'_>, spec: &Value) -> Result<(), ApiError
 }
 
 /// `1,3-5,7`: ascending, apart from each other, below `completions`.
-pub(in crate::cluster) fn parse_indexes(text: &str, completions: i64) -> Result<BTreeSet<i64>, String> {
+pub(crate) fn parse_indexes(text: &str, completions: i64) -> Result<BTreeSet<i64>, String> {
     let mut found = BTreeSet::new();
     for interval in text.split(',').filter(|_| !text.is_empty()) {
         let (first, last) = interval.split_once('-').unwrap_or((interval, interval));

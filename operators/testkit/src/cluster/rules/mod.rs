@@ -12,6 +12,8 @@ mod workloads;
 use serde_json::Value;
 use trysail_core::{Resource, resource::PODS};
 
+pub(crate) use job_status::parse_indexes;
+
 use super::{ApiError, Writer};
 
 /// The object belongs to one of our CRDs.

@@ -1,4 +1,4 @@
-//! What must hold at every single write of a controller, judged from the server's own state:
+//! Deployments and ReplicaSets:
 //!
 //! - **No overshoot.** A controller creates a pod only while the pods of its Deployment that are neither finished
 //!   nor terminating number fewer than `replicas + maxSurge`, and those of its ReplicaSet fewer than `replicas`.
@@ -6,19 +6,15 @@
 //!   `replicas − maxUnavailable` others are available. A pod that became available only after the ReplicaSet's
 //!   status was written by which its size was decided does not count: nobody could know.
 //! - **No overlap.** With `Recreate`, no pod is created while one of another ReplicaSet has not ended.
-//!
-//! A user may change the spec while controllers act on the one before: until the cluster is [settled], the most
-//! generous of the specs seen since counts; and a change of scale is free to shrink available pods.
-//!
-//! [settled]: Invariants::settle
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::Value;
-use trysail_core::{Resource, Uid, condition::whole_seconds, pod::Pod, resource::PODS};
+use trysail_core::{Uid, condition::whole_seconds, pod::Pod, resource::PODS};
 use trysail_workloads::views::{Deployment, ReplicaSet, Strategy};
 
+use super::{Change, Monitor, is_deletion};
 use crate::cluster::{Cluster, Writer};
 
 /// The most generous bounds since the cluster was last settled.
@@ -31,41 +27,24 @@ struct Bounds {
 
 /// The judge.
 #[derive(Debug, Default)]
-pub struct Invariants {
-    /// Pods fall ill by themselves in this test: a deletion decided before one did may then take one too many,
-    /// as it may for any controller that is not alone in the world.
-    pub pods_fall_ill: bool,
-    /// Views lag in this test, so that a size may be decided by any earlier status.
-    pub views_lag: bool,
+pub(super) struct Rollouts {
     deployments: BTreeMap<Uid, Bounds>,
     sets: BTreeMap<Uid, i64>,
     /// When each ReplicaSet's status was last written, and when it was as its size was last reduced.
     reported: BTreeMap<Uid, Timestamp>,
     decided: BTreeMap<Uid, Timestamp>,
-    violations: Vec<String>,
+    found: Vec<String>,
 }
 
-impl Invariants {
-    /// What was found so far.
-    pub fn violations(&self) -> &[String] {
-        &self.violations
-    }
-
-    /// From here on only the specs as they are now count.
-    pub fn settle(&mut self) {
+impl Monitor for Rollouts {
+    fn settle(&mut self) {
         self.deployments.clear();
         self.sets.clear();
     }
 
-    pub(crate) fn judge(
-        &mut self,
-        cluster: &Cluster,
-        resource: Resource,
-        before: Option<&Value>,
-        after: Option<&Value>,
-        writer: Writer,
-    ) {
-        match resource.plural {
+    fn judge(&mut self, cluster: &Cluster, change: &Change<'_>, found: &mut Vec<String>) {
+        let (before, after) = (change.before, change.after);
+        match change.resource.plural {
             "deployments" => {
                 let values = before.into_iter().chain(after);
                 // A change of scale shrinks all ReplicaSets in proportion, whatever is available.
@@ -82,15 +61,20 @@ impl Invariants {
                     self.remember_decision(before, after, cluster.now);
                 }
             }
-            "pods" if writer == Writer::Controller => match (before, after) {
+            "pods" if change.writer == Writer::Controller => match (before, after) {
                 (None, Some(pod)) => self.created(cluster, pod),
-                (Some(pod), after) if deleted(pod, after) => self.deleted(cluster, pod),
+                (Some(pod), after) if is_deletion(pod, after) => {
+                    self.deleted(cluster, pod, change.is_excused);
+                }
                 _ => {}
             },
             _ => {}
         }
+        found.append(&mut self.found);
     }
+}
 
+impl Rollouts {
     fn remember_deployment(&mut self, value: &Value, is_scaled: bool) {
         let Some(deployment) = read::<Deployment>(value) else { return };
         let mut now = bounds(&deployment);
@@ -143,7 +127,7 @@ impl Invariants {
         }
     }
 
-    fn deleted(&mut self, cluster: &Cluster, value: &Value) {
+    fn deleted(&mut self, cluster: &Cluster, value: &Value, is_excused: bool) {
         let Some(pod) = read::<Pod>(value) else { return };
         let family = Family::of(cluster, &pod);
         let Some(deployment) = &family.deployment else { return };
@@ -154,8 +138,7 @@ impl Invariants {
         let decided = decided.unwrap_or(cluster.now);
         let was_available = is_available(&pod, decided)
             && pod.ready_since.is_some_and(|since| since < whole_seconds(decided));
-        let is_exempt = self.pods_fall_ill || self.views_lag;
-        if !is_exempt && was_available && left < bounds.min_available {
+        if !is_excused && was_available && left < bounds.min_available {
             self.report(&pod, &format!("{left} pods left available of {}", bounds.min_available));
         }
     }
@@ -165,14 +148,8 @@ impl Invariants {
     }
 
     fn report(&mut self, pod: &Pod, what: &str) {
-        self.violations.push(format!("{}: {what}", pod.meta.key));
+        self.found.push(format!("{}: {what}", pod.meta.key));
     }
-}
-
-/// True when the write made a pod terminate or vanish.
-fn deleted(before: &Value, after: Option<&Value>) -> bool {
-    let is_terminating = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_string();
-    !is_terminating(before) && after.is_none_or(is_terminating)
 }
 
 fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Option<T> {
