@@ -1,18 +1,22 @@
 //! Native mode while kube-controller-manager still runs the same controllers would mean two writers on every
-//! object. Nothing in the API says which controllers it runs, so a canary asks: a Deployment of no replicas that
-//! our own controllers leave alone. Whoever reports on it is somebody else.
+//! object. Nothing in the API says which controllers it runs, so canaries ask: one object of each kind that wants no
+//! pods and that our own controllers leave alone. Whoever reports on it is somebody else.
+//!
+//! There is none for the deletion of finished Jobs: two who delete the same Job at the same time do no harm.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
-    Api, Client, ResourceExt,
-    api::{DeleteParams, PostParams},
+    Client, ResourceExt,
+    api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
+use trysail_core::{Face, Resource};
 
-/// Marks the canary; objects with this label are not reconciled by us.
+use crate::options::ControllerName;
+
+/// Marks a canary; objects with this label are not reconciled by us.
 pub(crate) const CANARY: &str = "trysail.dev/canary";
 
 /// kube-controller-manager reacts within tens of milliseconds where its controllers run.
@@ -21,24 +25,116 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How often an API server that cannot be reached is tried.
 const TRY_EVERY: Duration = Duration::from_secs(2);
 
-/// Fails when somebody else acts on native Deployments.
-pub(crate) async fn nobody_else_acts(client: Client, namespace: &str) -> Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(client, namespace);
-    let canary = deployments.create(&PostParams::default(), &canary()?).await.context(
-        "failed to create the canary that shows whether kube-controller-manager acts on Deployments",
-    )?;
-    let name = canary.name_any();
-    let acted = watch(&deployments, &name).await;
-    let deleted = deployments.delete(&name, &DeleteParams::background()).await;
-    if acted? {
-        bail!(
-            "somebody else already acts on Deployments of apps/v1: start kube-controller-manager with \
-             --controllers=*,-deployment-controller,-replicaset-controller,-replicationcontroller-controller, \
-             or serve our own kinds with --api crd (--skip-native-check starts anyway)"
-        );
+/// An object that shows whether a controller acts.
+struct Canary {
+    resource: Resource,
+    /// What it says of itself; metadata aside.
+    fields: Value,
+    /// Where a controller's report appears.
+    report: &'static str,
+}
+
+impl Canary {
+    fn of(controller: ControllerName) -> Self {
+        let labels = json!({CANARY: "true"});
+        let template = json!({
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{"name": "none", "image": "registry.k8s.io/pause:3.10.2"}]},
+        });
+        let selector = json!({"matchLabels": labels});
+        let replicas = json!({"spec": {"replicas": 0, "selector": selector, "template": template}});
+        let observed = "/status/observedGeneration";
+        let (resource, fields, report) = match controller {
+            ControllerName::Deployment => (Resource::deployments(Face::Native), replicas, observed),
+            ControllerName::ReplicaSet => (Resource::replica_sets(Face::Native), replicas, observed),
+            ControllerName::ReplicationController => {
+                let fields = json!({"spec": {"replicas": 0, "selector": labels, "template": template}});
+                (Resource::replication_controllers(Face::Native), fields, observed)
+            }
+        };
+        Self { resource, fields, report }
     }
-    deleted.with_context(|| format!("failed to delete the canary {namespace}/{name}"))?;
-    Ok(())
+
+    fn object(&self) -> Result<DynamicObject> {
+        let mut object = self.fields.clone();
+        object["apiVersion"] = self.resource.api_version().into();
+        object["kind"] = self.resource.kind.into();
+        object["metadata"] = json!({"generateName": "trysail-canary-", "labels": {CANARY: "true"}});
+        serde_json::from_value(object).context("failed to build a canary")
+    }
+
+    fn api(&self, client: Client, namespace: &str) -> Api<DynamicObject> {
+        let resource = ApiResource {
+            group: self.resource.group.to_owned(),
+            version: self.resource.version.to_owned(),
+            api_version: self.resource.api_version(),
+            kind: self.resource.kind.to_owned(),
+            plural: self.resource.plural.to_owned(),
+        };
+        Api::namespaced_with(client, namespace, &resource)
+    }
+
+    /// True when somebody else reports on it.
+    async fn is_acted_upon(&self, client: Client, namespace: &str) -> Result<bool> {
+        let api = self.api(client, namespace);
+        let created = api.create(&PostParams::default(), &self.object()?).await.with_context(|| {
+            let kind = self.resource.kind;
+            format!("failed to create the canary that shows whether kube-controller-manager acts on {kind}s")
+        })?;
+        let name = created.name_any();
+        let acted = self.watch(&api, &name).await;
+        let deleted = api.delete(&name, &DeleteParams::background()).await;
+        let acted = acted?;
+        deleted.with_context(|| format!("failed to delete the canary {namespace}/{name}"))?;
+        Ok(acted)
+    }
+
+    async fn watch(&self, api: &Api<DynamicObject>, name: &str) -> Result<bool> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
+            let seen = api.get_opt(name).await.context("failed to read the canary")?;
+            if seen.is_some_and(|canary| canary.data.pointer(self.report).is_some()) {
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(false)
+    }
+}
+
+/// The kinds whose canaries are needed for these controllers.
+pub(crate) fn watched(controllers: &[ControllerName]) -> Vec<Resource> {
+    controllers.iter().map(|controller| Canary::of(*controller)).map(|canary| canary.resource).collect()
+}
+
+/// Fails when somebody else acts on the native kinds of these controllers.
+pub(crate) async fn nobody_else_acts(
+    client: Client,
+    namespace: &str,
+    controllers: &[ControllerName],
+) -> Result<()> {
+    let canaries: Vec<Canary> = controllers.iter().map(|controller| Canary::of(*controller)).collect();
+    // All at once: one silence is waited for, not eight. None is cut short: a canary would stay.
+    let looks = canaries.iter().map(|canary| canary.is_acted_upon(client.clone(), namespace));
+    let found = futures::future::join_all(looks).await;
+    let mut acted = Vec::new();
+    for (canary, found) in canaries.iter().zip(found) {
+        if found? {
+            acted.push(canary);
+        }
+    }
+    if acted.is_empty() {
+        return Ok(());
+    }
+    let kinds: Vec<String> = acted.iter().map(|canary| format!("{}s", canary.resource.kind)).collect();
+    let off: Vec<String> =
+        controllers.iter().map(|controller| format!("-{}-controller", controller.as_str())).collect();
+    bail!(
+        "somebody else already acts on native {}: start kube-controller-manager with --controllers=*,{}, or serve \
+         our own kinds with --api crd (--skip-native-check starts anyway)",
+        kinds.join(", "),
+        off.join(",")
+    )
 }
 
 /// Returns when the API server answers, whatever it says. On a control plane that boots, this program is there
@@ -56,35 +152,6 @@ pub(crate) async fn reachable(client: &Client) {
         }
         tokio::time::sleep(TRY_EVERY).await;
     }
-}
-
-async fn watch(deployments: &Api<Deployment>, name: &str) -> Result<bool> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while tokio::time::Instant::now() < deadline {
-        let seen = deployments.get_opt(name).await.context("failed to read the canary")?;
-        let reported = seen.and_then(|canary| canary.status?.observed_generation);
-        if reported.is_some() {
-            return Ok(true);
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(false)
-}
-
-fn canary() -> Result<Deployment> {
-    let labels = json!({CANARY: "true"});
-    let canary = json!({
-        "metadata": {"generateName": "trysail-canary-", "labels": labels},
-        "spec": {
-            "replicas": 0,
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "none", "image": "registry.k8s.io/pause:3.10.2"}]},
-            },
-        },
-    });
-    serde_json::from_value(canary).context("failed to build the canary")
 }
 
 #[cfg(test)]

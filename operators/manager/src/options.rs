@@ -150,6 +150,17 @@ pub(crate) enum ControllerName {
     ReplicationController,
 }
 
+impl ControllerName {
+    /// As `--controllers` has it: kube-controller-manager's name without `-controller`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            ControllerName::Deployment => "deployment",
+            ControllerName::ReplicaSet => "replicaset",
+            ControllerName::ReplicationController => "replicationcontroller",
+        }
+    }
+}
+
 /// Form of the log.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
@@ -175,6 +186,9 @@ mod tests {
     fn the_defaults_are_the_crd_face_and_every_controller() {
         let cli = Cli::try_parse_from(["trysail-manager"]).unwrap();
         assert_eq!(cli.run.selection.api.faces(), [Face::Crd]);
-        assert_eq!(cli.run.selection.controllers.len(), 3);
+        assert_eq!(cli.run.selection.controllers, ControllerName::value_variants());
+        for controller in ControllerName::value_variants() {
+            assert_eq!(controller.to_possible_value().unwrap().get_name(), controller.as_str());
+        }
     }
 }

@@ -4,7 +4,10 @@
 use serde_json::{Value, json};
 use trysail_core::{Face, Resource, resource::PODS};
 
-use crate::options::{ControllerName, Selection};
+use crate::{
+    native_check,
+    options::{ControllerName, Selection},
+};
 
 /// Verbs on one resource, and why they are needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +46,11 @@ pub(crate) fn lease_rules(selection: &Selection, lease: &str) -> Vec<Rule> {
     if let Some(rule) = rules.0.last_mut() {
         rule.name = Some(lease.to_owned());
     }
-    if selection.api.faces().contains(&Face::Native)
-        && selection.controllers.contains(&ControllerName::Deployment)
-    {
-        let why = "see whether kube-controller-manager still acts on Deployments";
-        rules.add("apps", "deployments", &["create", "delete", "get"], why);
+    if selection.api.faces().contains(&Face::Native) {
+        for kind in native_check::watched(&selection.controllers) {
+            let why = "see whether kube-controller-manager still acts on the kind";
+            rules.add(kind.group, kind.plural, &["create", "delete", "get"], why);
+        }
     }
     rules.0
 }
@@ -161,6 +164,8 @@ pub(crate) fn manifest(selection: &Selection, lease_namespace: &str, lease: &str
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum as _;
+
     use super::*;
     use crate::options::{Api, LEASE};
 
@@ -191,11 +196,10 @@ mod tests {
     #[test]
     fn the_static_pods_permissions_are_up_to_date() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/cluster/rbac/native-manager.json");
-        let all =
-            [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
+        let all = ControllerName::value_variants();
         let user =
             json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "trysail-manager"});
-        let manifest = manifest(&selection(Api::Native, &all), "kube-system", LEASE, &user);
+        let manifest = manifest(&selection(Api::Native, all), "kube-system", LEASE, &user);
         let text = serde_json::to_string_pretty(&manifest).unwrap() + "\n";
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(path, &text).unwrap();
@@ -205,9 +209,8 @@ mod tests {
 
     #[test]
     fn no_wildcards_and_every_rule_says_why() {
-        let all =
-            [ControllerName::Deployment, ControllerName::ReplicaSet, ControllerName::ReplicationController];
-        let selection = selection(Api::Both, &all);
+        let all = ControllerName::value_variants();
+        let selection = selection(Api::Both, all);
         for rule in cluster_rules(&selection).iter().chain(&lease_rules(&selection, LEASE)) {
             assert!(
                 !rule.why.is_empty() && !rule.resource.contains('*') && !rule.group.contains('*'),

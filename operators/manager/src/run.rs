@@ -31,14 +31,15 @@ pub(crate) async fn run(options: &RunOptions) -> Result<()> {
     tokio::pin!(stop);
     let config = config(options).await?;
     tracing::info!(server = %config.cluster_url, "connecting");
-    if acts_on_native_deployments(options) && !options.skip_native_check {
+    if options.selection.api.faces().contains(&Face::Native) && !options.skip_native_check {
         let client = kube::Client::try_from(config.clone()).context("the credentials cannot be used")?;
         tokio::select! {
             () = &mut stop => return Ok(()),
             () = native_check::reachable(&client) => {}
         }
         // Not cut short: its canary would stay.
-        native_check::nobody_else_acts(client, &lease_namespace(options)).await?;
+        let namespace = lease_namespace(options);
+        native_check::nobody_else_acts(client, &namespace, &controllers(options)).await?;
     }
     let fence = if options.leader_elect { Fence::closed() } else { Fence::always_open() };
     let client = Client::new(&config, Options { fence, ..Options::default() })?;
@@ -54,19 +55,19 @@ pub(crate) async fn run(options: &RunOptions) -> Result<()> {
     Ok(())
 }
 
-fn acts_on_native_deployments(options: &RunOptions) -> bool {
-    options.selection.api.faces().contains(&Face::Native)
-        && options.selection.controllers.contains(&ControllerName::Deployment)
+/// The selected controllers, each once.
+fn controllers(options: &RunOptions) -> Vec<ControllerName> {
+    let mut controllers = options.selection.controllers.clone();
+    controllers.sort_unstable();
+    controllers.dedup();
+    controllers
 }
 
 fn with_controllers(mut manager: Builder, face: Face, options: &RunOptions) -> Builder {
     let workers = usize::from(options.workers);
-    let mut controllers = options.selection.controllers.clone();
-    controllers.sort_unstable();
-    controllers.dedup();
     // Beside the native kinds, whose controllers have upstream's names, ours need names of their own.
     let beside = options.selection.api == Api::Both && face == Face::Crd;
-    for controller in controllers {
+    for controller in controllers(options) {
         manager = match controller {
             ControllerName::Deployment => {
                 let controller = deployment::deployments(face, workers);

@@ -14,8 +14,7 @@ use trysail_workloads::{
     views::{Deployment, ReplicaSet, Strategy},
 };
 
-use super::{index_owners, owner_of, owners_of_child};
-use crate::native_check::CANARY;
+use super::{index_owners, is_canary, owner_of, owners_of_child};
 
 /// The Deployment controller of a face.
 pub(crate) fn deployments(face: Face, workers: usize) -> PlanController<DeploymentPlanner> {
@@ -32,7 +31,7 @@ pub(crate) fn deployments(face: Face, workers: usize) -> PlanController<Deployme
             (Arc::clone(deployments.store()), Arc::clone(sets.store()), Arc::clone(pods.store()));
         Wiring::new(&deployments, move |key, context| {
             let snapshot = observe(key, context, &*deployment_store, &*set_store, &*pod_store)?;
-            (!snapshot.deployment.meta.labels.contains_key(CANARY)).then_some(snapshot)
+            (!is_canary(&snapshot.deployment.meta)).then_some(snapshot)
         })
         .watch(&sets, move |set: &ReplicaSet| owners_of_child(&owners, &set.meta, |owner| &owner.selector))
         .watch_events(&pods, move |event, add| ends.wake(event, add))

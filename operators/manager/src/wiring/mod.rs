@@ -3,8 +3,13 @@
 pub(crate) mod deployment;
 pub(crate) mod replicas;
 
-use trysail_core::{Key, Meta, Object, Selector, Symbol, Uid, View};
-use trysail_sdk::{informer::Handle, store::Store};
+use trysail_core::{Key, Meta, Object, Selector, Symbol, Uid, View, pod::Pod};
+use trysail_sdk::{
+    informer::{Event, Handle},
+    store::Store,
+};
+
+use crate::native_check::CANARY;
 
 /// The index that finds an owner by the uid in its child's owner reference.
 const BY_UID: &str = "uid";
@@ -34,4 +39,41 @@ fn owners_of_child<T: Object>(
         !selector.is_empty() && selector.matches(&child.labels)
     });
     matching.map(|owner| owner.key()).collect()
+}
+
+/// Somebody's probe for other controllers: ours keep away from it.
+fn is_canary(meta: &Meta) -> bool {
+    meta.labels.contains_key(CANARY)
+}
+
+/// Owners that a pod's event wakes. A pod that changed in nothing that is read wakes nobody; one that changed hands
+/// wakes both hands.
+fn wake_for_pod<T: Object>(
+    owners: &Store<T>,
+    event: &Event<Pod>,
+    selector: impl Fn(&T) -> &Selector,
+    add: &mut dyn FnMut(Key),
+) {
+    let keys = |pod: &Pod| owners_of_child(owners, &pod.meta, &selector);
+    match event {
+        Event::Applied { old: Some(old), new } => {
+            if same_but_for_version(old, new) {
+                return;
+            }
+            let moved = old.meta.controller != new.meta.controller || old.meta.labels != new.meta.labels;
+            let now = keys(new);
+            let before = if moved { keys(old) } else { Vec::new() };
+            before.into_iter().filter(|key| !now.contains(key)).for_each(&mut *add);
+            now.into_iter().for_each(add);
+        }
+        Event::Applied { old: None, new } => keys(new).into_iter().for_each(add),
+        Event::Deleted { last } => keys(last).into_iter().for_each(add),
+    }
+}
+
+fn same_but_for_version(old: &Pod, new: &Pod) -> bool {
+    let mut old = old.clone();
+    old.meta.resource_version = new.meta.resource_version;
+    old.meta.generation = new.meta.generation;
+    old == *new
 }

@@ -65,6 +65,17 @@ impl<P: Planner> Wiring<P> {
         }
     }
 
+    /// As [`Wiring::new`], but of the objects of `primary` only those are looked at that `keys` adds: for a
+    /// controller that minds few of many.
+    pub fn of_some<T: Object>(
+        primary: &Handle<T>,
+        keys: impl Fn(&Event<T>, &mut dyn FnMut(Key)) + Send + Sync + 'static,
+        observe: impl Fn(&Key, Context<P::Memory>) -> Option<P::Snapshot> + Send + Sync + 'static,
+    ) -> Self {
+        let routes = vec![route::events(primary.clone(), keys)];
+        Self { routes, ..Self::new(primary, observe) }
+    }
+
     /// Changes of these objects reconcile the keys that `keys` names for them as they are, and as they were.
     #[must_use]
     pub fn watch<T: Object>(
