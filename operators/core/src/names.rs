@@ -36,14 +36,39 @@ pub fn slot_of(name: &str, owner_name: &str, owner_uid: &Uid) -> Option<u32> {
     Some(permute(decode(suffix)?, owner_uid, Direction::Gather))
 }
 
+/// The slot of the `attempt`th child that this owner makes for `scope` (a node, say). The slots of one scope
+/// follow each other on the ring, so that the attempt can be read back; those of two scopes may meet, and who
+/// draws a name looks whether it is taken.
+pub fn scoped_slot(owner_uid: &Uid, scope: &str, attempt: u32) -> u32 {
+    (scope_base(owner_uid, scope) + attempt % SLOTS) % SLOTS
+}
+
+/// The attempt behind a slot, if it is one of that scope's.
+pub fn attempt_of(slot: u32, owner_uid: &Uid, scope: &str) -> Option<u32> {
+    let attempt = (slot % SLOTS + SLOTS - scope_base(owner_uid, scope)) % SLOTS;
+    (attempt < ATTEMPTS).then_some(attempt)
+}
+
+/// Attempts per scope, after which names are used again. Names that were not made here decode to arbitrary
+/// attempts: a small number of them keeps most of those out.
+pub const ATTEMPTS: u32 = 1 << 16;
+
+fn scope_base(owner_uid: &Uid, scope: &str) -> u32 {
+    let hash = finish(fnv64(&[owner_uid.as_bytes(), scope.as_bytes()]));
+    (hash % u64::from(SLOTS)) as u32
+}
+
+/// FNV mixes the last bytes poorly into the high bits; one round of a 64-bit finaliser repairs that.
+fn finish(mut hash: u64) -> u64 {
+    hash ^= hash >> 33;
+    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ hash >> 33
+}
+
 /// A ten-letter hash of some content, for names and the `pod-template-hash` label: 47 bits, so that collisions
 /// are of theoretical interest (upstream's hash has 32).
 pub fn content_hash(parts: &[&[u8]]) -> String {
-    let mut hash = fnv64(parts);
-    // FNV mixes the last bytes poorly into the high bits; one round of a 64-bit finaliser repairs that.
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
+    let mut hash = finish(fnv64(parts));
     let mut text = String::with_capacity(10);
     for _ in 0..10 {
         text.push(char::from(ALPHABET[(hash % 27) as usize]));
@@ -138,6 +163,19 @@ mod tests {
                 assert!(names.insert(name));
             }
         }
+    }
+
+    #[test]
+    fn the_attempt_of_a_scope_is_read_back() {
+        let uid = Uid::from("u");
+        for node in ["a", "node-1", "node-2", ""] {
+            for attempt in [0, 1, 77, ATTEMPTS - 1] {
+                assert_eq!(attempt_of(scoped_slot(&uid, node, attempt), &uid, node), Some(attempt));
+            }
+            assert_eq!(attempt_of(scoped_slot(&uid, node, ATTEMPTS), &uid, node), None);
+        }
+        let bases: HashSet<u32> = (0..500).map(|n| scoped_slot(&uid, &format!("node-{n}"), 0)).collect();
+        assert_eq!(bases.len(), 500);
     }
 
     #[test]

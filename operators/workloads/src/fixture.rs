@@ -25,10 +25,10 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// A view of a plain list.
-struct List<T>(Vec<Arc<T>>);
+pub(crate) struct List<T>(Vec<Arc<T>>);
 
 impl<T: DeserializeOwned> List<T> {
-    fn of(objects: &[Value]) -> Self {
+    pub(crate) fn of(objects: &[Value]) -> Self {
         Self(objects.iter().map(|object| Arc::new(serde_json::from_value(object.clone()).unwrap())).collect())
     }
 }

@@ -5,12 +5,18 @@
 
 mod annotations;
 mod controller_revision;
+mod daemon_set;
 mod deployment;
+mod node;
+mod placement;
 mod replica_set;
 mod selector;
 
 pub use annotations::Annotations;
 pub(crate) use annotations::LAST_APPLIED;
 pub use controller_revision::ControllerRevision;
+pub use daemon_set::{DaemonSet, DaemonSetStatus, UpdateStrategy};
 pub use deployment::{Deployment, DeploymentStatus, Strategy};
+pub use node::{Node, Taint};
+pub use placement::{Placement, Requirement, Term, Toleration};
 pub use replica_set::{ReplicaSet, ReplicaSetStatus};
