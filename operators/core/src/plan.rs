@@ -201,6 +201,15 @@ pub enum WaitingOn {
         /// How many.
         pods: i32,
     },
+    /// One object on which everything else depends.
+    Object {
+        /// Its resource.
+        resource: Resource,
+        /// Its key.
+        key: Key,
+        /// What it has to do: `become ready`, `be gone`.
+        until: &'static str,
+    },
     /// Another controller that has not acted on our last write yet.
     Observation {
         /// Whose.
@@ -238,6 +247,7 @@ impl fmt::Display for WaitingOn {
         match self {
             WaitingOn::Pods { state, have, want } => write!(f, "{have} of {want} pods {state}"),
             WaitingOn::Terminating { pods } => write!(f, "{pods} pods still terminating"),
+            WaitingOn::Object { resource, key, until } => write!(f, "{resource} {key} to {until}"),
             WaitingOn::Observation { resource, key } => write!(f, "{resource} {key} to be acted upon"),
             WaitingOn::Refused { message, retry_at } => {
                 write!(f, "the API server, which refused: {message} (next attempt at {retry_at})")

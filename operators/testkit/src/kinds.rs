@@ -2,16 +2,17 @@
 
 use trysail_core::{Face, pod::Pod, resource::PODS};
 use trysail_workloads::{
+    cronjob::{self, CronJobPlanner},
     deployment::{self, DeploymentPlanner},
     replicaset::{self, ReplicaSetPlanner},
-    views::{Deployment, ReplicaSet},
+    views::{CronJob, Deployment, Job, ReplicaSet},
 };
 
 use crate::manager::{Cached, Registration};
 
 /// Every controller of a face, in the order in which they are looked at.
 pub fn all(face: Face) -> Vec<Registration> {
-    vec![deployments(face), replica_sets(face), replication_controllers(face)]
+    vec![deployments(face), replica_sets(face), replication_controllers(face), cron_jobs(face)]
 }
 
 /// Deployments.
@@ -32,6 +33,15 @@ pub fn replica_sets(face: Face) -> Registration {
 /// ReplicationControllers.
 pub fn replication_controllers(face: Face) -> Registration {
     replicas(ReplicaSetPlanner::replication_controllers(face))
+}
+
+/// CronJobs.
+pub fn cron_jobs(face: Face) -> Registration {
+    let planner = CronJobPlanner::new(face);
+    Registration::new(planner, planner.resource, move |cron_jobs: Cached<CronJob>, informers| {
+        let jobs = informers.of::<Job>(planner.jobs);
+        move |key, context| cronjob::observe(key, context, &cron_jobs, &jobs)
+    })
 }
 
 fn replicas(planner: ReplicaSetPlanner) -> Registration {

@@ -12,9 +12,10 @@ use trysail_core::{
 };
 
 use crate::{
+    cronjob::{self, CronJobPlanner},
     deployment::{self, DeploymentPlanner},
     replicaset::{self, ReplicaSetPlanner},
-    views::{Deployment, ReplicaSet},
+    views::{CronJob, Deployment, Job, ReplicaSet},
 };
 
 /// Ten seconds past midnight: pods are as old as the notation says, back from here.
@@ -182,4 +183,92 @@ fn pod(text: &str) -> Value {
         }
     }
     pod
+}
+
+/// A CronJob `shop/web`, created at noon of the day before, and its Jobs.
+#[derive(Clone)]
+pub(crate) struct CronJobCase {
+    pub(crate) face: Face,
+    pub(crate) cron_job: Value,
+    pub(crate) refusal: Option<Refusal>,
+    jobs: Vec<Value>,
+    now: Timestamp,
+    memory: cronjob::Memory,
+}
+
+impl CronJobCase {
+    /// Each Job is a line of words: what its name has after `web-`, then `done`, `failed`, `going` (being deleted),
+    /// `stranger` (controlled by somebody else).
+    pub(crate) fn new(mut spec: Value, status: &Value, jobs: &[&str]) -> Self {
+        spec["jobTemplate"] = json!({
+            "metadata": {"labels": {"app": "web"}, "annotations": {"team": "shop"}},
+            "spec": {"template": template("v1"), "newer": {"than": "our types"}},
+        });
+        let mut metadata = metadata("web", 9, None);
+        metadata["creationTimestamp"] = "2025-12-31T12:00:00Z".into();
+        Self {
+            face: Face::Crd,
+            cron_job: json!({"metadata": metadata, "spec": spec, "status": status}),
+            refusal: None,
+            jobs: jobs.iter().map(|text| job(text)).collect(),
+            now: now(),
+            memory: cronjob::Memory::default(),
+        }
+    }
+
+    pub(crate) fn with_memory(&self, memory: cronjob::Memory) -> Self {
+        Self { memory, ..self.clone() }
+    }
+
+    pub(crate) fn at(&self, now: Timestamp) -> Self {
+        Self { now, ..self.clone() }
+    }
+
+    pub(crate) fn plan(&self) -> Plan<cronjob::Memory> {
+        let cron_jobs = List::<CronJob>::of(std::slice::from_ref(&self.cron_job));
+        let jobs = List::<Job>::of(&self.jobs);
+        let context = Context { now: self.now, memory: self.memory.clone(), refusal: self.refusal.clone() };
+        let snapshot = cronjob::observe(&Key::new("shop", "web"), context, &cron_jobs, &jobs).unwrap();
+        let planner = CronJobPlanner::new(self.face);
+        let plan = planner.plan(&snapshot);
+        planner.audit(&snapshot, &plan).unwrap();
+        plan
+    }
+
+    /// The Job that the plan creates.
+    pub(crate) fn created(&self) -> Value {
+        let plan = self.plan();
+        let mut bodies = plan.actions().filter_map(|action| match &action.verb {
+            Verb::Create { body, .. } => Some(body.to_value()),
+            _ => None,
+        });
+        bodies.next().unwrap()
+    }
+}
+
+fn job(text: &str) -> Value {
+    let mut words = text.split(' ');
+    let name = words.next().unwrap();
+    let mut metadata = metadata(&format!("web-{name}"), 1, Some("uid-web"));
+    metadata["uid"] = format!("uid-{name}").into();
+    let start = if name.len() == 8 { minutes(name) } else { Value::Null };
+    let mut job =
+        json!({"metadata": metadata, "spec": {"template": template("v1")}, "status": {"startTime": start}});
+    for word in words {
+        match word {
+            "done" => {
+                job["status"]["conditions"] = json!([{"type": "Complete", "status": "True"}]);
+                job["status"]["completionTime"] = job["status"]["startTime"].clone();
+            }
+            "failed" => job["status"]["conditions"] = json!([{"type": "Failed", "status": "True"}]),
+            "going" => job["metadata"]["deletionTimestamp"] = NOW.into(),
+            _ => job["metadata"]["ownerReferences"][0]["uid"] = "uid-of-somebody".into(),
+        }
+    }
+    job
+}
+
+fn minutes(text: &str) -> Value {
+    let minutes: i64 = text.parse().unwrap();
+    json!(Timestamp::from_second(minutes * 60).unwrap())
 }

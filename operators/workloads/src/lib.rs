@@ -17,6 +17,7 @@ pub mod pod_control;
 pub mod revision;
 mod status_patch;
 
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod replicaset;

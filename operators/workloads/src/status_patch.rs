@@ -4,6 +4,7 @@
 //! whole; the resourceVersion in the patch makes sure that nobody else's condition is lost.
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use trysail_core::{Face, Selector, Template, condition::Conditions};
 
@@ -87,6 +88,13 @@ impl StatusPatch {
     ) {
         if old != new {
             self.fields.insert(name.to_owned(), new.map_or(Value::Null, Into::into));
+        }
+    }
+
+    /// A field that may be absent, of any type; absent is written as null.
+    pub(crate) fn field<T: PartialEq + Serialize>(&mut self, name: &str, old: Option<&T>, new: Option<&T>) {
+        if old != new {
+            self.fields.insert(name.to_owned(), new.map_or(Value::Null, |new| json!(new)));
         }
     }
 

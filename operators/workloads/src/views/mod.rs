@@ -5,8 +5,10 @@
 
 mod annotations;
 mod controller_revision;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+mod job;
 mod node;
 mod placement;
 mod replica_set;
@@ -15,8 +17,13 @@ mod selector;
 pub use annotations::Annotations;
 pub(crate) use annotations::LAST_APPLIED;
 pub use controller_revision::ControllerRevision;
+pub use cron_job::{ConcurrencyPolicy, CronJob, CronJobStatus, JobTemplate, ObjectReference};
 pub use daemon_set::{DaemonSet, DaemonSetStatus, UpdateStrategy};
 pub use deployment::{Deployment, DeploymentStatus, Strategy};
+pub use job::{
+    CompletionMode, JOB_NAME, Job, JobStatus, OnExitCodes, OnPodCondition, PodFailureAction, PodFailureRule,
+    SuccessRule, UncountedPods,
+};
 pub use node::{Node, Taint};
 pub use placement::{Placement, Requirement, Term, Toleration};
 pub use replica_set::{ReplicaSet, ReplicaSetStatus};

@@ -26,6 +26,11 @@ fn check(folder: &str) {
 }
 
 #[test]
+fn cronjob() {
+    check("cronjob");
+}
+
+#[test]
 fn deployment() {
     check("deployment");
 }
