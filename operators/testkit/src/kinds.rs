@@ -1,18 +1,29 @@
 //! The controllers that a simulated manager runs: one small registration per kind.
 
-use trysail_core::{Face, pod::Pod, resource::PODS};
+use trysail_core::{
+    Face,
+    pod::Pod,
+    resource::{CONTROLLER_REVISIONS, NODES, PODS},
+};
 use trysail_workloads::{
     cronjob::{self, CronJobPlanner},
+    daemonset::{self, DaemonSetPlanner},
     deployment::{self, DeploymentPlanner},
     replicaset::{self, ReplicaSetPlanner},
-    views::{CronJob, Deployment, Job, ReplicaSet},
+    views::{ControllerRevision, CronJob, DaemonSet, Deployment, Job, Node, ReplicaSet},
 };
 
 use crate::manager::{Cached, Registration};
 
 /// Every controller of a face, in the order in which they are looked at.
 pub fn all(face: Face) -> Vec<Registration> {
-    vec![deployments(face), replica_sets(face), replication_controllers(face), cron_jobs(face)]
+    vec![
+        deployments(face),
+        replica_sets(face),
+        replication_controllers(face),
+        daemon_sets(face),
+        cron_jobs(face),
+    ]
 }
 
 /// Deployments.
@@ -22,6 +33,17 @@ pub fn deployments(face: Face) -> Registration {
         let sets = informers.of::<ReplicaSet>(planner.sets);
         let pods = informers.of::<Pod>(PODS);
         move |key, context| deployment::observe(key, context, &deployments, &sets, &pods)
+    })
+}
+
+/// DaemonSets.
+pub fn daemon_sets(face: Face) -> Registration {
+    let planner = DaemonSetPlanner::new(face);
+    Registration::new(planner, planner.resource, move |sets: Cached<DaemonSet>, informers| {
+        let pods = informers.of::<Pod>(PODS);
+        let nodes = informers.of::<Node>(NODES);
+        let revisions = informers.of::<ControllerRevision>(CONTROLLER_REVISIONS);
+        move |key, context| daemonset::observe(planner, key, context, &sets, &pods, &nodes, &revisions)
     })
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod cron_jobs;
+mod daemonset;
 mod exhaustive;
 mod lessons;
 mod properties;

@@ -39,3 +39,8 @@ fn deployment() {
 fn replicaset() {
     check("replicaset");
 }
+
+#[test]
+fn daemonset() {
+    check("daemonset");
+}
