@@ -4,7 +4,7 @@
 //! As upstream, an old pod that is not ready gets its successor at once. Unlike upstream, a node that is not Ready
 //! itself does not make it so: its pods keep their place and wait for a turn like available ones.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use trysail_core::pod::Pod;
 
@@ -25,13 +25,18 @@ pub(super) fn allows_surge(set: &DaemonSet) -> bool {
 }
 
 /// Pods of one node that go because there are others: at most one old and one new stay, and both only while the
-/// old one is needed.
+/// old one is needed. Of a kind the one stays that serves, and of those the oldest: upstream keeps the oldest, and
+/// takes the one that serves when two updates follow each other.
 pub(super) fn crowd<'a>(
     place: &Place<'_>,
     running: &[&'a Arc<Pod>],
     measure: Measure<'_>,
 ) -> Vec<(&'a Arc<Pod>, &'static str)> {
-    let (new, old): (Vec<_>, Vec<_>) = running.iter().copied().partition(|pod| measure.is_current(pod));
+    let (mut new, mut old): (Vec<_>, Vec<_>) =
+        running.iter().copied().partition(|pod| measure.is_current(pod));
+    for kind in [&mut new, &mut old] {
+        kind.sort_by_key(|pod| Reverse((measure.is_available(pod), pod.is_ready())));
+    }
     let extra = new.iter().skip(1).chain(old.iter().skip(1));
     let mut going: Vec<_> = extra.map(|pod| (*pod, "is not the oldest of its kind on its node")).collect();
     if let (Some(new), Some(old)) = (new.first(), old.first()) {
@@ -126,6 +131,8 @@ mod tests {
         let pods = ["x a old ready=99 age=9", "y a old ready=99 age=8", "n a age=7", "m a age=6"];
         assert_eq!(steps(surging(1), &["a"], &pods), "-m -y");
         assert_eq!(steps(surging(1), &["a"], &["n a ready=9 age=7", "m a ready=9 age=6"]), "-m");
+        let pods = ["x a old age=9", "y a old ready=99 age=8", "n a age=7"];
+        assert_eq!(steps(surging(1), &["a"], &pods), "-x", "the one that serves stays");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     fleet::{Fleet, Measure},
     per_node::Steps,
     placement::Verdict,
-    update_strategy::{Cost, cost, pair, silent_at},
+    update_strategy::{Cost, cost, newcomer_until, pair, silent_at},
 };
 
 pub(super) fn update<'a>(fleet: &Fleet<'a>, measure: Measure<'_>, max_unavailable: i32) -> Steps<'a> {
@@ -27,8 +27,14 @@ pub(super) fn update<'a>(fleet: &Fleet<'a>, measure: Measure<'_>, max_unavailabl
                 Cost::Young => young.push(old),
                 Cost::Available => available.push(old),
                 // Where no new pod would be made now, nothing is gained by deleting the old one.
-                Cost::Away if place.verdict == Verdict::Run => away.push(old),
-                Cost::Away => {}
+                Cost::Away if place.verdict != Verdict::Run => {}
+                Cost::Away => match newcomer_until(place, old).filter(|until| *until > measure.now) {
+                    None => away.push(old),
+                    Some(until) => {
+                        steps.wake_by(until);
+                        busy += 1;
+                    }
+                },
             }
             continue;
         }
@@ -164,6 +170,18 @@ mod tests {
         assert_eq!(plan("a down=100", "w a age=61").0, "-x");
         assert_eq!(plan("a down=100", "w a age=59"), (String::new(), true));
         assert_eq!(plan("a down=100", "w a age=101").0, "", "the new pod may have brought it down");
+    }
+
+    /// What an update put on a node that is down is on its way for the next update too.
+    #[test]
+    fn the_update_before_counts_on_nodes_that_are_down() {
+        let plan = |age: i32| {
+            let pod = format!("w a old age={age}");
+            tolerant(rolling(1), &["a down=100", "b"], &[&pod, "x b old ready=9"]).steps()
+        };
+        assert_eq!(plan(59), "");
+        assert_eq!(plan(60), "-x");
+        assert_eq!(plan(101), "-x", "it was there before");
     }
 
     #[test]

@@ -74,6 +74,16 @@ pub(super) fn cost(place: &Place<'_>, old: &Pod, measure: Measure<'_>) -> Cost {
     }
 }
 
+/// Until when a pod that came to a node which was down already is still given its chance there. It was put there by
+/// an earlier update, so that what is missing is not the node's doing alone.
+pub(super) fn newcomer_until(place: &Place<'_>, pod: &Pod) -> Option<Timestamp> {
+    let since = place.node.not_ready_since?;
+    if pod.meta.created < since {
+        return None;
+    }
+    pod.meta.created.checked_add(SILENT_NODE).ok()
+}
+
 /// Since when what is missing on a node is the node's own doing: it was not Ready before anything of the update
 /// began to live there, and does not act on what was asked of it. `None` when it is not, and the end of the wait
 /// while that cannot be told yet.
