@@ -88,19 +88,28 @@ pub(super) fn of_a_template(spec: &mut Value) -> Result<(), CrdError> {
     )
 }
 
-/// Rule of a Job: labels that shall hold its name do.
+/// Rules of a whole Job: labels that shall hold its name do, and the name fits into them.
 pub(super) fn names_the_job() -> Vec<Value> {
+    const MANUAL: &str = "(has(self.spec.manualSelector) && self.spec.manualSelector)";
     const LABELS: &str = "self.spec.template.metadata.labels";
-    vec![schema::rule(
-        "spec.template.metadata.labels",
-        "FieldValueInvalid",
-        &format!(
-            "(has(self.spec.manualSelector) && self.spec.manualSelector) || !has(self.spec.template.metadata) \
-             || !has({LABELS}) || [{}].all(l, !(l in {LABELS}) || {LABELS}[l] == self.metadata.name)",
-            quoted(&NAME_LABELS)
+    vec![
+        schema::rule(
+            "spec.template.metadata.labels",
+            "FieldValueInvalid",
+            &format!(
+                "{MANUAL} || !has(self.spec.template.metadata) || !has({LABELS}) \
+                 || [{}].all(l, !(l in {LABELS}) || {LABELS}[l] == self.metadata.name)",
+                quoted(&NAME_LABELS)
+            ),
+            "the labels job-name and batch.kubernetes.io/job-name hold the Job's name, and nothing else",
         ),
-        "the labels job-name and batch.kubernetes.io/job-name hold the Job's name, and nothing else",
-    )]
+        schema::rule(
+            "metadata.name",
+            "FieldValueInvalid",
+            &format!("{MANUAL} || size(self.metadata.name) <= 63"),
+            "must be no more than 63 characters, as it becomes a label of the pods",
+        ),
+    ]
 }
 
 fn quoted(labels: &[&str]) -> String {
