@@ -4,8 +4,8 @@
 //!
 //! The files are as a user writes them for the native kinds; the same corpora are applied to a real API server by the
 //! end-to-end tests. The first line of a refused file holds the expected message. When such a file holds two
-//! documents, the first is stored and the second is the update that is refused. The second line says so when the native
-//! server accepts what we refuse, and what comes of it there.
+//! documents, the first is stored and the second is the update that is refused. The second line of a file says so when
+//! the native server judges differently, and why.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

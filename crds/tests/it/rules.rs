@@ -38,8 +38,10 @@ pub(crate) fn evaluate(
             };
             let field = rule["fieldPath"].as_str().unwrap_or_default();
             let path = format!("{path}{field}");
-            let message =
-                format!("{}: {reason}: {}", path.trim_start_matches('.'), rule["message"].as_str().unwrap());
+            // A rule of a plain value shows it.
+            let shown = if value.is_string() { format!("{value}: ") } else { String::new() };
+            let message = rule["message"].as_str().unwrap();
+            let message = format!("{}: {reason}: {shown}{message}", path.trim_start_matches('.'));
             violations.push(Violation { rule: text.to_owned(), message });
         }
     }
