@@ -163,7 +163,7 @@ fn is_unmanaged(text: &str) -> bool {
 }
 
 /// The faces in which a step can be taken: the native one if nobody there writes the status as well.
-fn faces<'a>([native, ours]: &'a [PathBuf; 2], natively: bool) -> Vec<(&'static str, &'a Path)> {
+fn faces([native, ours]: &[PathBuf; 2], natively: bool) -> Vec<(&'static str, &Path)> {
     let faces = [("ours", ours.as_path()), ("native", native.as_path())];
     faces.into_iter().take(1 + usize::from(natively)).collect()
 }
