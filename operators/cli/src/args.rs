@@ -39,6 +39,8 @@ pub(crate) enum Verb {
     PortForward(PortForward),
     /// Tell what a workload waits for, and what its controller would do now
     Why(Why),
+    /// Cordon a node and evict its pods; those of DaemonSets, Trysail's and the built-in ones, stay
+    Drain(Drain),
     /// Remove what `helm uninstall` leaves: finalizers, objects and CustomResourceDefinitions
     Uninstall(Uninstall),
     /// Print a completion script for a shell
@@ -218,6 +220,28 @@ pub(crate) struct Why {
     /// For machines
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) output: Option<Output>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The node
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+    /// Evict pods that no controller will make again, too
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Evict pods with emptyDir volumes, too: what is in them is lost
+    #[arg(long)]
+    pub(crate) delete_emptydir_data: bool,
+    /// Seconds that each pod is given to end [default: its own]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) grace_period: Option<u32>,
+    /// Give up after this time, such as 90s or 5m; 0 means never
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Tell what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

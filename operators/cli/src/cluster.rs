@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result};
 use kube::{
     Api, Client, Config,
-    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, DynamicObject, Request},
 };
@@ -43,9 +43,10 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Reads the kubeconfig. Nothing is sent yet.
-    pub(crate) async fn connect(connection: &Connection) -> Result<Self> {
+    /// Reads the kubeconfig. Nothing is sent yet. With `retries`, what the server is too busy for is sent again.
+    pub(crate) async fn connect(connection: &Connection, retries: bool) -> Result<Self> {
         let mut config = load(connection).await?;
+        config.default_retry = retries;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         if let Some(namespace) = &connection.namespace {
             config.default_namespace.clone_from(namespace);
@@ -94,7 +95,8 @@ impl Cluster {
         resource: Resource,
         selector: &str,
     ) -> Result<Vec<Box<RawValue>>, Failure> {
-        self.list_at(resource.path(Some(&self.namespace), None, None), resource, selector).await
+        let params = ListParams::default().labels(selector);
+        self.list_at(resource.path(Some(&self.namespace), None, None), resource, params).await
     }
 
     /// Every object of the namespace that the label selector matches.
@@ -104,14 +106,25 @@ impl Cluster {
 
     /// Every object of the cluster.
     pub(crate) async fn list_everywhere(&self, resource: Resource) -> Result<Vec<Value>, Failure> {
-        Ok(parse_all(&self.list_at(resource.path(None, None, None), resource, "").await?))
+        self.list_everywhere_where(resource, "").await
+    }
+
+    /// Every object of the cluster that the field selector matches.
+    pub(crate) async fn list_everywhere_where(
+        &self,
+        resource: Resource,
+        fields: &str,
+    ) -> Result<Vec<Value>, Failure> {
+        let params = ListParams::default();
+        let params = if fields.is_empty() { params } else { params.fields(fields) };
+        Ok(parse_all(&self.list_at(resource.path(None, None, None), resource, params).await?))
     }
 
     async fn list_at(
         &self,
         path: String,
         resource: Resource,
-        selector: &str,
+        params: ListParams,
     ) -> Result<Vec<Box<RawValue>>, Failure> {
         #[derive(serde::Deserialize)]
         struct Page {
@@ -125,7 +138,7 @@ impl Cluster {
             #[serde(rename = "continue", default)]
             token: String,
         }
-        let mut params = ListParams::default().labels(selector).limit(PAGE);
+        let mut params = params.limit(PAGE);
         let mut all = Vec::new();
         loop {
             let request = Request::new(path.clone()).list(&params).map_err(kube::Error::BuildRequest);
@@ -149,6 +162,24 @@ impl Cluster {
         let attempt = self.attempt("patch", resource).name(name);
         let request = self.request(resource).patch(name, params, &Patch::Merge(body));
         self.send(attempt, request.map_err(kube::Error::BuildRequest)).await
+    }
+
+    /// Sends a body to a subresource of an object of the namespace.
+    pub(crate) async fn post(
+        &self,
+        resource: Resource,
+        name: &str,
+        subresource: &'static str,
+        body: &Value,
+    ) -> Result<(), Failure> {
+        let attempt = self.attempt("create", resource).name(name);
+        let request = self.request(resource).create_subresource(
+            subresource,
+            name,
+            &PostParams::default(),
+            body.to_string().into_bytes(),
+        );
+        self.send::<Value>(attempt, request.map_err(kube::Error::BuildRequest)).await.map(|_| ())
     }
 
     /// Deletes an object of the namespace.

@@ -34,6 +34,8 @@ pub(crate) enum Cause {
     Forbidden(String),
     /// Someone else was faster.
     Conflict(String),
+    /// Not now: a disruption budget, or a busy server.
+    TooManyRequests(String),
     /// Any other answer of the server.
     Refused(String),
     /// The server does not know who asks.
@@ -69,6 +71,7 @@ impl Attempt {
                     404 if names_an_object => Cause::NotFound,
                     404 => Cause::NotServed,
                     409 => Cause::Conflict(message),
+                    429 => Cause::TooManyRequests(message),
                     _ => Cause::Refused(message),
                 }
             }
@@ -133,7 +136,7 @@ impl fmt::Display for Failure {
                 "cannot reach the API server {server}: {message}\n  is the cluster up, and is this the right \
                  --context? `kubectl config current-context` tells which one is used"
             ),
-            Cause::Refused(message) | Cause::Other(message) => {
+            Cause::TooManyRequests(message) | Cause::Refused(message) | Cause::Other(message) => {
                 write!(f, "cannot {verb} {subject}{place}: {message}")
             }
         }

@@ -27,6 +27,7 @@ struct State {
     version: u64,
     log: Vec<String>,
     conflicts: usize,
+    full_budgets: usize,
 }
 
 impl Fake {
@@ -59,6 +60,11 @@ impl Fake {
         self.state().conflicts = times;
     }
 
+    /// The next evictions are refused, as a disruption budget does.
+    pub(crate) fn refuse_evictions(&self, times: usize) {
+        self.state().full_budgets = times;
+    }
+
     /// The object at that path.
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.state().objects.get(path).cloned()
@@ -89,6 +95,9 @@ impl State {
                 self.conflicts -= 1;
                 return refusal(StatusCode::CONFLICT, &path);
             }
+        }
+        if let Some(pod) = path.strip_suffix("/eviction") {
+            return self.evict(pod);
         }
         let Some(object) = self.objects.get(&path).cloned() else {
             let last = path.rsplit('/').next().unwrap_or_default();
@@ -127,6 +136,17 @@ impl State {
             self.collect();
         }
         respond(StatusCode::OK, &after)
+    }
+
+    fn evict(&mut self, pod: &str) -> Response<Body> {
+        if self.full_budgets > 0 {
+            self.full_budgets -= 1;
+            return refusal(StatusCode::TOO_MANY_REQUESTS, pod);
+        }
+        match self.objects.remove(pod) {
+            Some(_) => respond(StatusCode::CREATED, &json!({"kind": "Status", "status": "Success"})),
+            None => refusal(StatusCode::NOT_FOUND, pod),
+        }
     }
 
     fn list(&self, plural: &str, path: &str) -> Response<Body> {

@@ -2,10 +2,11 @@
 //! Trysail's; and `why`, which tells what a workload waits for.
 //!
 //! What a verb decides is in synchronous functions on JSON (`kind`, `edit`, `image`, `rollout::{status, history,
-//! change}`, `uninstall::plan`, `why::words`); what it does goes through `cluster`.
+//! change}`, `drain::plan`, `uninstall::plan`, `why::words`); what it does goes through `cluster`.
 
 mod args;
 mod cluster;
+mod drain;
 mod edit;
 mod exec;
 mod failure;
@@ -76,7 +77,9 @@ async fn run(cli: Cli, command: clap::Command) -> Result<ExitCode> {
     if let Verb::Completion { shell } = cli.verb {
         return completion(shell, command);
     }
-    let cluster = Cluster::connect(&cli.connection).await?;
+    // A budget's refusal is told at once and waited for in the open.
+    let retries = !matches!(cli.verb, Verb::Drain(_));
+    let cluster = Cluster::connect(&cli.connection, retries).await?;
     match cli.verb {
         Verb::Rollout(verb) => match verb {
             Rollout::Status(args) => rollout::status(&cluster, args).await,
@@ -91,6 +94,7 @@ async fn run(cli: Cli, command: clap::Command) -> Result<ExitCode> {
         Verb::Exec(args) => return exec::run(&cluster, args).await,
         Verb::PortForward(args) => port_forward::run(&cluster, args).await,
         Verb::Why(args) => why::run(&cluster, args).await,
+        Verb::Drain(args) => drain::run(&cluster, args).await,
         Verb::Uninstall(args) => uninstall::run(&cluster, args).await,
         Verb::Completion { .. } => Ok(()),
     }?;
