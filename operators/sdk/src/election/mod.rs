@@ -19,16 +19,20 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use trysail_core::Timestamp;
+use trysail_core::{Key, Resource, Timestamp, Uid, plan::EventNote};
 
 use self::record::{Observed, Verdict};
 use crate::{
     client::{Client, Fence},
+    events::{Recorder, Regarding},
     metrics::{ElectionMetrics, Metrics},
 };
 
 pub use self::identity::identity;
 
+/// What an election's events are about.
+const LEASES: Resource =
+    Resource { group: "coordination.k8s.io", version: "v1", kind: "Lease", plural: "leases" };
 /// Candidates wait up to this much longer than the retry period, so that they do not march in step.
 const JITTER: f64 = 1.2;
 
@@ -125,6 +129,8 @@ pub struct Election {
     leases: Api<Lease>,
     fence: Fence,
     metrics: ElectionMetrics,
+    recorder: Recorder,
+    leading: bool,
     observed: Option<Observed>,
     /// When the last successful acquisition or renewal was sent.
     renewed: Option<Instant>,
@@ -146,7 +152,24 @@ impl Election {
         let (fence, metrics) = (client.fence().clone(), metrics.election().clone());
         fence.close();
         metrics.leading(&config.name, false);
-        Ok(Self { config, margin, leases, fence, metrics, observed: None, renewed: None })
+        Ok(Self {
+            config,
+            margin,
+            leases,
+            fence,
+            metrics,
+            recorder: Recorder::none(),
+            leading: false,
+            observed: None,
+            renewed: None,
+        })
+    }
+
+    /// Tells of the lead in events about the Lease, as client-go's programs do.
+    #[must_use]
+    pub fn recorder(mut self, recorder: Recorder) -> Self {
+        self.recorder = recorder;
+        self
     }
 
     /// Who was last seen to hold the lease.
@@ -177,7 +200,9 @@ impl Election {
             }
             sleep(self.config.retry_period.mul_f64(1.0 + fastrand::f64() * JITTER)).await;
         }
+        self.leading = true;
         self.metrics.leading(&self.config.name, true);
+        self.record("became leader");
         tracing::info!(%lease, "leading");
     }
 
@@ -202,15 +227,13 @@ impl Election {
                 Err(_) => "no answer".clone_into(&mut last),
             }
         };
-        self.fence.close();
-        self.metrics.leading(&self.config.name, false);
+        self.stop_leading();
         lost
     }
 
     /// Gives the lease up, so that a standby takes over at once. To be called when all work has ended.
     pub async fn release(&mut self) {
-        self.fence.close();
-        self.metrics.leading(&self.config.name, false);
+        self.stop_leading();
         let Some(observed) = self.observed.take_if(|observed| observed.is_held_by(&self.config.identity))
         else {
             return;
@@ -223,6 +246,21 @@ impl Election {
             Ok(Err(error)) => tracing::warn!(lease = self.lease(), %error, "the lease was not released"),
             Err(_) => tracing::warn!(lease = self.lease(), "the lease was not released: no answer"),
         }
+    }
+
+    fn stop_leading(&mut self) {
+        self.fence.close();
+        self.metrics.leading(&self.config.name, false);
+        if std::mem::take(&mut self.leading) {
+            self.record("stopped leading");
+        }
+    }
+
+    fn record(&self, what: &str) {
+        let uid = self.observed.as_ref().map_or_else(|| Uid::from(""), Observed::uid);
+        let key = Key::new(self.config.namespace.as_str(), self.config.name.as_str());
+        let note = EventNote::normal("LeaderElection", format!("{} {what}", self.config.identity));
+        self.recorder.record(&Regarding { resource: LEASES, key, uid }, note);
     }
 
     fn lease(&self) -> String {

@@ -6,7 +6,7 @@ use k8s_openapi::{
 };
 use std::time::Duration;
 use tokio::time::Instant;
-use trysail_core::Timestamp;
+use trysail_core::{Timestamp, Uid};
 
 use super::ElectionConfig;
 
@@ -38,6 +38,10 @@ impl Observed {
     pub(super) fn holder(&self) -> Option<&str> {
         let holder = self.lease.spec.as_ref()?.holder_identity.as_deref()?;
         (!holder.is_empty()).then_some(holder)
+    }
+
+    pub(super) fn uid(&self) -> Uid {
+        Uid::from(self.lease.metadata.uid.as_deref().unwrap_or_default())
     }
 
     pub(super) fn is_held_by(&self, identity: &str) -> bool {

@@ -188,6 +188,7 @@ impl Builder {
         let prepare =
             |controller: Box<dyn Runnable>| (controller.name().to_owned(), controller.prepare(&services));
         let controllers = controllers.into_iter().map(prepare).collect();
+        let election = election.map(|election| election.recorder(services.events.recorder(&name)));
         Ok(Manager { name, services, election, server, readiness, grace, controllers })
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Event};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -126,6 +126,28 @@ async fn a_standby_is_warm_ready_and_silent_and_takes_over_what_changed_meanwhil
     assert_eq!(taken_over, ["two first", "two second"]);
     stop_two.send(()).unwrap();
     timeout(SOON, two).await.unwrap().unwrap().unwrap();
+    assert_eq!(
+        lease_events(&admin, &namespace).await,
+        ["one became leader", "one stopped leading", "two became leader", "two stopped leading"],
+    );
+}
+
+/// What `kubectl describe lease` tells, in client-go's words.
+async fn lease_events(admin: &Client, namespace: &str) -> Vec<String> {
+    let lease = admin.get_meta(&LEASES, &Key::new(namespace, "manager")).await.unwrap().meta;
+    let events: kube::Api<Event> = kube::Api::namespaced(admin.kube(), namespace);
+    let events = events.list(&kube::api::ListParams::default()).await.unwrap().items.into_iter();
+    let about = events.filter(|event| {
+        let object = &event.involved_object;
+        event.reason.as_deref() == Some("LeaderElection")
+            && event.type_.as_deref() == Some("Normal")
+            && object.kind.as_deref() == Some("Lease")
+            && object.api_version.as_deref() == Some("coordination.k8s.io/v1")
+            && object.uid.as_deref() == Some(&*lease.uid.to_string())
+    });
+    let mut messages: Vec<_> = about.filter_map(|event| event.message).collect();
+    messages.sort();
+    messages
 }
 
 /// In-flight keys are finished, their writes still leave, and only then is the lease given up.
