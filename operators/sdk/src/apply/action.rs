@@ -1,7 +1,7 @@
 //! One action against the API server: its requests, and what their answers mean for it.
 
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use trysail_core::{
     Action, Json, Key, Uid,
     plan::{OwnerReference, Propagation, Target, Verb},
@@ -21,6 +21,8 @@ pub(super) struct Session<'a> {
     pub(super) key: &'a Key,
     /// Why the owner may not adopt; read live once per plan.
     pub(super) owner: OnceCell<Result<(), Verdict>>,
+    /// The plan's share of the slots.
+    pub(super) share: Semaphore,
 }
 
 /// A write that has begun. Dropped before its answer was judged (the sync was cancelled, or panicked), its
@@ -32,7 +34,11 @@ struct InFlight<'a> {
 
 impl Session<'_> {
     pub(super) async fn run(&self, action: &Action) -> Verdict {
-        // The semaphore is never closed.
+        if self.applier.closed && matches!(action.verb, Verb::Create { .. }) {
+            return Verdict::NamespaceTerminating;
+        }
+        // Neither semaphore is ever closed. The share comes first: a plan lines up for no more slots than that.
+        let _share = self.share.acquire().await;
         let _slot = self.applier.slots.acquire().await;
         let target = &action.target;
         let verdict = match &action.verb {

@@ -20,18 +20,29 @@ pub use outcome::{Next, Outcome, Report, Verdict};
 /// Writes in flight per process. With more, the API server's fairness puts us at the end of its queues, and a
 /// restart leaves more writes of unknown outcome behind.
 pub const WRITES_IN_FLIGHT: usize = 32;
+/// Writes of one plan in flight. Half of all: a plan of five hundred pods leaves room for the one status write of
+/// another key, and stands at most that deep in the line before it.
+pub const WRITES_OF_A_PLAN: usize = WRITES_IN_FLIGHT / 2;
 
 /// What every controller of the process writes through; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Applier {
     client: Client,
     slots: Arc<Semaphore>,
+    closed: bool,
 }
 
 impl Applier {
     /// One per process: its clones share the limit of writes in flight.
     pub fn new(client: Client) -> Self {
-        Self { client, slots: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)) }
+        Self { client, slots: Arc::new(Semaphore::new(WRITES_IN_FLIGHT)), closed: false }
+    }
+
+    /// The same, for an owner whose namespace is being deleted: creates are not sent any more. A namespace never
+    /// comes back from there; one of the same name holds other owners.
+    #[must_use]
+    pub fn in_closed_namespace(&self) -> Self {
+        Self { closed: true, ..self.clone() }
     }
 
     /// The client that is written through.
@@ -44,7 +55,8 @@ impl Applier {
 /// run side by side, each batch when the one before was done: a template that the server refuses costs one
 /// refusal, not five hundred.
 pub async fn apply(applier: &Applier, gate: &Gate, key: &Key, waves: Vec<Vec<Action>>) -> Outcome {
-    let session = Session { applier, gate, key, owner: OnceCell::new() };
+    let session =
+        Session { applier, gate, key, owner: OnceCell::new(), share: Semaphore::new(WRITES_OF_A_PLAN) };
     let mut outcome = Outcome::default();
     let mut going = true;
     for wave in waves {

@@ -1,4 +1,5 @@
-//! What is remembered of a key between two looks: the planner's own memory and the server's last refusal.
+//! What is remembered of a key between two looks: the planner's own memory, the server's last refusal, and that
+//! nothing can be created any more where it lives.
 //! Bound to one incarnation, kept only while it says something, lost on restart.
 
 use std::{
@@ -22,6 +23,8 @@ struct Memory<M> {
     uid: Uid,
     planners: M,
     refusal: Option<Refusal>,
+    /// Its namespace is being deleted.
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,14 @@ impl<M: Clone + Default + PartialEq> Memories<M> {
         self.change(key, uid, |memory| memory.planners = planners);
     }
 
+    pub(super) fn close(&self, key: &Key, uid: &Uid) {
+        self.change(key, uid, |memory| memory.closed = true);
+    }
+
+    pub(super) fn is_closed(&self, key: &Key, uid: &Uid) -> bool {
+        self.lock().get(key).is_some_and(|memory| memory.uid == *uid && memory.closed)
+    }
+
     pub(super) fn forget(&self, key: &Key) {
         self.lock().remove(key);
     }
@@ -125,10 +136,12 @@ impl<M: Clone + Default + PartialEq> Memories<M> {
         let mut memories = self.lock();
         let mut memory = match memories.remove(key) {
             Some(memory) if memory.uid == *uid => memory,
-            Some(_) | None => Memory { uid: uid.clone(), planners: M::default(), refusal: None },
+            Some(_) | None => {
+                Memory { uid: uid.clone(), planners: M::default(), refusal: None, closed: false }
+            }
         };
         let result = change(&mut memory);
-        if memory.refusal.is_some() || memory.planners != M::default() {
+        if memory.closed || memory.refusal.is_some() || memory.planners != M::default() {
             memories.insert(key.clone(), memory);
         }
         result

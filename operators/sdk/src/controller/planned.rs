@@ -278,7 +278,7 @@ impl<P: Planner> PlannedWork<P> {
             self.recorder.record(&regarding, event);
         }
         self.memories.remember(key, &regarding.uid, plan.memory);
-        let applied = apply::apply(&self.applier, &self.gate, key, plan.waves).await;
+        let applied = self.apply(key, &regarding.uid, plan.waves).await;
         self.tell(&regarding, &applied);
         let judged = self.memories.judge(key, &regarding.uid, attempt, &applied, Timestamp::now());
         match applied.next() {
@@ -295,6 +295,18 @@ impl<P: Planner> PlannedWork<P> {
                 None => Outcome::Failed(failures(&applied)),
             },
         }
+    }
+
+    /// A namespace that takes no more objects is asked once: every pod that ends there wakes its owner.
+    async fn apply(&self, key: &Key, uid: &Uid, waves: Vec<Vec<Action>>) -> apply::Outcome {
+        if self.memories.is_closed(key, uid) {
+            return apply::apply(&self.applier.in_closed_namespace(), &self.gate, key, waves).await;
+        }
+        let applied = apply::apply(&self.applier, &self.gate, key, waves).await;
+        if applied.reports.iter().any(|report| report.verdict == apply::Verdict::NamespaceTerminating) {
+            self.memories.close(key, uid);
+        }
+        applied
     }
 
     fn tell(&self, regarding: &Regarding, applied: &apply::Outcome) {

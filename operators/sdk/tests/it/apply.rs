@@ -12,7 +12,7 @@ use futures::{FutureExt, future::join_all};
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
 use trysail_sdk::{
-    apply::{Applier, Next, Verdict, WRITES_IN_FLIGHT, apply},
+    apply::{Applier, Next, Verdict, WRITES_IN_FLIGHT, WRITES_OF_A_PLAN, apply},
     client::{Client, LiveMeta, Options},
     core::{
         Action, Key, Object, Resource, Uid, View,
@@ -387,47 +387,96 @@ async fn replies_to_writes_are_metadata_only() {
     assert_eq!(fat.load(Ordering::Relaxed), 0);
 }
 
-/// However many keys are at work: at most 32 writes, and inside a wave 1, 2, 4, …
+/// An API server whose every write takes ten milliseconds, with an applier before it.
+struct Slow {
+    gate: Gate,
+    applier: Applier,
+    most: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    const WRITE: Duration = Duration::from_millis(10);
+
+    fn new() -> Self {
+        let (now, most, begun): (Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+        let (in_flight, high, count) = (now, Arc::clone(&most), Arc::clone(&begun));
+        let client = wire::scripted(Options::default(), move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (in_flight, high) = (Arc::clone(&in_flight), Arc::clone(&high));
+            async move {
+                high.fetch_max(in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Self::WRITE).await;
+                in_flight.fetch_sub(1, Ordering::SeqCst);
+                wire::answer(201, &json!({"metadata": {"name": "p", "resourceVersion": "1"}}))
+            }
+            .boxed()
+        });
+        let informers = Informers::new(client.clone(), informer::Options::default());
+        let gate = Gate::new("test", &informers, &client, GateMetrics::default(), |_| {});
+        Self { gate, applier: Applier::new(client), most, begun }
+    }
+
+    /// Applies a plan of so many creates; they all succeed.
+    async fn apply(&self, key: &str, creates: usize) {
+        let action = |n: usize| Action {
+            target: Target {
+                resource: PODS,
+                key: Key::new("n", format!("p{n}")),
+                uid: None,
+                resource_version: 0,
+            },
+            verb: Verb::Create { controller: None, body: json!({}).into() },
+            reason: "Test",
+            because: String::new(),
+            on_success: None,
+            on_failure: None,
+        };
+        let waves = vec![(0..creates).map(action).collect()];
+        assert!(apply(&self.applier, &self.gate, &Key::new("n", key), waves).await.is_success());
+    }
+
+    /// How long a single write takes that comes when so many others have begun.
+    async fn behind(&self, others: usize) -> Duration {
+        while self.begun.load(Ordering::SeqCst) < others {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let begun = tokio::time::Instant::now();
+        self.apply("small", 1).await;
+        begun.elapsed()
+    }
+
+    /// Most writes in flight at one moment since the last call.
+    fn most(&self) -> usize {
+        self.most.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// However many keys are at work: at most 32 writes, half of them for one plan, and inside a wave 1, 2, 4, …
 #[tokio::test(start_paused = true)]
 async fn writes_in_flight_are_bounded_and_start_slowly() {
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (in_flight, high) = (Arc::clone(&now), Arc::clone(&most));
-    let client = wire::scripted(Options::default(), move |_| {
-        let (in_flight, high) = (Arc::clone(&in_flight), Arc::clone(&high));
-        async move {
-            high.fetch_max(in_flight.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            in_flight.fetch_sub(1, Ordering::SeqCst);
-            wire::answer(201, &json!({"metadata": {"name": "p", "resourceVersion": "1"}}))
-        }
-        .boxed()
-    });
-    let informers = Informers::new(client.clone(), informer::Options::default());
-    let gate = Gate::new("test", &informers, &client, GateMetrics::default(), |_| {});
-    let applier = Applier::new(client);
-    let action = |n: usize| Action {
-        target: Target {
-            resource: PODS,
-            key: Key::new("n", format!("p{n}")),
-            uid: None,
-            resource_version: 0,
-        },
-        verb: Verb::Create { controller: None, body: json!({}).into() },
-        reason: "Test",
-        because: String::new(),
-        on_success: None,
-        on_failure: None,
-    };
-    let keys: Vec<_> = (0..4).map(|n| Key::new("n", format!("k{n}"))).collect();
+    let slow = Slow::new();
     let mut seen = Vec::new();
-    for wave in [1, 3, 7] {
-        most.store(0, Ordering::SeqCst);
-        assert!(apply(&applier, &gate, &keys[0], vec![(0..wave).map(action).collect()]).await.is_success());
-        seen.push(most.load(Ordering::SeqCst));
+    for wave in [1, 3, 7, 200] {
+        slow.apply("k", wave).await;
+        seen.push(slow.most());
     }
-    assert_eq!(seen, [1, 2, 4], "inside one wave");
-    most.store(0, Ordering::SeqCst);
-    let syncs = keys.iter().map(|key| apply(&applier, &gate, key, vec![(0..100).map(action).collect()]));
-    assert!(join_all(syncs).await.iter().all(trysail_sdk::apply::Outcome::is_success));
-    assert_eq!(most.load(Ordering::SeqCst), WRITES_IN_FLIGHT);
+    assert_eq!(seen, [1, 2, 4, WRITES_OF_A_PLAN], "inside one wave");
+    join_all(["a", "b", "c", "d"].map(|key| slow.apply(key, 100))).await;
+    assert_eq!(slow.most(), WRITES_IN_FLIGHT);
+}
+
+/// The one write of another key does not wait for the five hundred of a plan that came before it, nor for those of
+/// several such plans.
+#[tokio::test(start_paused = true)]
+async fn large_plans_leave_room_for_another_keys_write() {
+    let slow = Slow::new();
+    // By then its batch has 128 writes: 1 + 2 + … + 64 are done.
+    let ((), waited) = tokio::join!(slow.apply("large", 500), slow.behind(140));
+    assert!(waited < Slow::WRITE * 2, "it waited for {waited:?}");
+
+    let slow = Slow::new();
+    let large = join_all(["a", "b", "c", "d"].map(|key| slow.apply(key, 500)));
+    let (_, waited) = tokio::join!(large, slow.behind(4 * 140));
+    assert!(waited <= Slow::WRITE * 4, "it waited for {waited:?}");
 }

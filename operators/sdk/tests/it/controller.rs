@@ -3,11 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::{Value, json};
 use tokio::{sync::oneshot, task::JoinHandle, time::Instant};
 use trysail_sdk::{
-    client::Client,
+    client::{Client, Options},
     controller::{Controller, Outcome, PlanController, Request, Wiring},
     core::{
         Action, Json, Key, Object, Plan, Uid, View,
@@ -18,7 +19,10 @@ use trysail_sdk::{
     metrics::Metrics,
 };
 
-use crate::apiserver::{self, CONFIG_MAPS};
+use crate::{
+    apiserver::{self, CONFIG_MAPS, NAMESPACES},
+    wire::{self, Log},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -57,7 +61,10 @@ async fn start(
 }
 
 /// Waits until the API server shows it.
-async fn eventually<F: Future<Output = Option<R>>, R>(what: &str, mut look: impl FnMut() -> F) -> R {
+pub(crate) async fn eventually<F: Future<Output = Option<R>>, R>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> R {
     let begun = Instant::now();
     loop {
         if let Some(found) = look().await {
@@ -69,9 +76,9 @@ async fn eventually<F: Future<Output = Option<R>>, R>(what: &str, mut look: impl
 }
 
 /// Keeps `data.children` ConfigMaps beside each ConfigMap labelled `fleet`.
-struct Fleet;
+pub(crate) struct Fleet;
 
-struct Snapshot {
+pub(crate) struct Snapshot {
     owner: Arc<ConfigMap>,
     children: Vec<Arc<ConfigMap>>,
     context: Context<u32>,
@@ -173,7 +180,7 @@ impl Planner for Fleet {
     }
 }
 
-fn fleet(namespace: &str) -> PlanController<Fleet> {
+pub(crate) fn fleet(namespace: &str) -> PlanController<Fleet> {
     let scope = Scope::namespace(namespace);
     PlanController::new(Fleet, move |services| {
         let maps = services.informers.informer::<ConfigMap>(CONFIG_MAPS, scope);
@@ -193,7 +200,7 @@ fn fleet(namespace: &str) -> PlanController<Fleet> {
     .workers(2)
 }
 
-async fn owner(client: &Client, namespace: &str, name: &str, data: Value) {
+pub(crate) async fn owner(client: &Client, namespace: &str, name: &str, data: Value) {
     let body = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "data": data,
         "metadata": {"name": name, "labels": {"fleet": "yes"}},
@@ -210,7 +217,7 @@ async fn exists(client: &Client, namespace: &str, name: &str) -> bool {
     client.get_meta(&CONFIG_MAPS, &Key::new(namespace, name)).await.is_ok()
 }
 
-async fn set(client: &Client, namespace: &str, name: &str, data: Value) {
+pub(crate) async fn set(client: &Client, namespace: &str, name: &str, data: Value) {
     let key = Key::new(namespace, name);
     client.merge_patch(&CONFIG_MAPS, &key, None, &json!({"data": data})).await.unwrap();
 }
@@ -272,7 +279,8 @@ async fn a_refusal_is_told_to_the_planner_backed_off_and_recorded() {
     let server = apiserver::shared().await;
     let (client, namespace) = (server.client(), server.namespace().await);
     owner(&client, &namespace, "armada", json!({"children": "1", "poison": "yes"})).await;
-    let running = start(&server.client(), |builder| builder.controller(fleet(&namespace))).await;
+    let writer = server.client();
+    let running = start(&writer, |builder| builder.controller(fleet(&namespace))).await;
     let told = eventually("the refusal is told", || async {
         data(&client, &namespace, "armada").await["refused"].as_str().map(ToOwned::to_owned)
     })
@@ -280,7 +288,7 @@ async fn a_refusal_is_told_to_the_planner_backed_off_and_recorded() {
     assert!(told.contains("no good!"), "{told}");
     let errors = r#"controller_runtime_reconcile_errors_total{controller="fleet"}"#;
     tokio::time::sleep(Duration::from_millis(700)).await;
-    let attempts = running.metric(r#"rest_client_requests_total{code="422",method="POST"}"#);
+    let attempts = writer.metrics().requests("POST", "422");
     assert!((3..=14).contains(&attempts), "{attempts} attempts: 5 ms, 10 ms, … one more per doubling");
     assert_eq!(running.metric(errors), 0, "a refusal is not a failure of ours");
     let refused = r#"trysail_actions_total{controller="fleet",reason="Launch",result="refused"}"#;
@@ -313,11 +321,52 @@ async fn a_conflict_that_stays_is_told() {
     let server = apiserver::shared().await;
     let (client, namespace) = (server.client(), server.namespace().await);
     owner(&client, &namespace, "armada", json!({"children": "1", "adrift": "yes"})).await;
-    let running = start(&server.client(), |builder| builder.controller(fleet(&namespace))).await;
+    let writer = server.client();
+    let running = start(&writer, |builder| builder.controller(fleet(&namespace))).await;
     let errors = r#"controller_runtime_reconcile_errors_total{controller="fleet"}"#;
     eventually("the failure is told", || async { (running.metric(errors) > 0).then_some(()) }).await;
-    let attempts = running.metric(r#"rest_client_requests_total{code="404",method="POST"}"#);
+    let attempts = writer.metrics().requests("POST", "404");
     assert!((4..=8).contains(&attempts), "{attempts} attempts before that");
+    running.stop().await;
+}
+
+/// Everything that ends in a namespace that is being deleted wakes its owner, which would put something in its
+/// place: that is refused, and refused again however often it is tried.
+#[tokio::test]
+async fn a_namespace_that_is_being_deleted_is_asked_once() {
+    if apiserver::switched_off() {
+        return;
+    }
+    let server = apiserver::shared().await;
+    let (client, namespace) = (server.client(), server.namespace().await);
+    owner(&client, &namespace, "armada", json!({"children": "4"})).await;
+    let log = Log::default();
+    let noted = log.clone();
+    let tapped = wire::tapped(&server.client(), Options::default(), move |far, request| {
+        noted.note(&request);
+        async move { far.pass(request).await }.boxed()
+    });
+    let running = start(&tapped, |builder| builder.controller(fleet(&namespace))).await;
+    let child = |number: usize| Key::new(namespace.as_str(), format!("armada-{number}"));
+    eventually("four children", || async { client.get_meta(&CONFIG_MAPS, &child(3)).await.ok() }).await;
+    let key = Key::new("", namespace.as_str());
+    let live = client.get_meta(&NAMESPACES, &key).await.unwrap();
+    client.delete(&NAMESPACES, &key, &live.meta.uid, None).await.unwrap();
+
+    // Nobody here takes the namespace's content away: the test does, one after the other.
+    let looks = r#"controller_runtime_reconcile_total{controller="fleet",result="success"}"#;
+    for number in 0..4 {
+        let (before, live) =
+            (running.metric(looks), client.get_meta(&CONFIG_MAPS, &child(number)).await.unwrap());
+        client.delete(&CONFIG_MAPS, &child(number), &live.meta.uid, None).await.unwrap();
+        eventually("a look at the loss", || async { (running.metric(looks) > before).then_some(()) }).await;
+    }
+    let refused =
+        r#"trysail_actions_total{controller="fleet",reason="Launch",result="namespace_terminating"}"#;
+    assert!(running.metric(refused) >= 4, "every look still wants its ships");
+    let creates =
+        log.lines().iter().filter(|line| line.starts_with("POST") && line.contains("/configmaps?")).count();
+    assert_eq!(creates, 4 + 1, "four ships, and one attempt to replace the first that was lost");
     running.stop().await;
 }
 
