@@ -40,7 +40,8 @@ pub(crate) struct TimedOut(pub(crate) Duration);
 /// hyper keeps idle connections for reuse. One per write in flight suffices; each costs some 40 KiB.
 const IDLE_CONNECTIONS: usize = 32;
 /// A burst of writes is over after this; the connections it opened are not needed for the next one.
-const IDLE: Duration = Duration::from_secs(30);
+/// A process that is made to stand still finds them again, so that what it held back leaves when it wakes.
+const IDLE: Duration = Duration::from_secs(if cfg!(feature = "failpoints") { 600 } else { 30 });
 /// hyper would let the buffer of a watch grow to 400 KiB during the first list, and keep it.
 const READ_BUFFER: usize = 64 << 10;
 /// A peer that vanished without a word is noticed after about 3 × 10 s, long before a watch's own time is up.
@@ -133,10 +134,14 @@ where
         async move {
             request.headers_mut().insert(USER_AGENT, edges.user_agent.clone());
             let method = request.method().clone();
-            let exempt = request.extensions().get::<Exempt>().is_some();
-            if is_write(&method) && !exempt && !edges.fence.is_open() {
+            let fenced = is_write(&method) && request.extensions().get::<Exempt>().is_none();
+            if fenced && !edges.fence.is_open() {
                 edges.metrics.held_back();
                 return Err(FenceClosed.into());
+            }
+            #[cfg(feature = "failpoints")]
+            if fenced {
+                super::failpoint::between_fence_and_send(&request);
             }
             let sent = Instant::now();
             let answer = service.oneshot(request).await.map_err(Into::into);

@@ -8,6 +8,8 @@
 
 mod edges;
 mod error;
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod fence;
 mod metrics;
 mod request;
@@ -94,6 +96,7 @@ impl Client {
     /// Connects as a kubeconfig or the in-cluster configuration says. Must be called within a tokio runtime.
     pub fn new(config: &kube::Config, options: Options) -> Result<Self, Error> {
         let edges = options.edges()?;
+        edges.metrics.connects_to(&config.cluster_url);
         let http = edges::over_network(config, edges.clone())?;
         let default_namespace = config.default_namespace.as_str().into();
         Ok(Self { http, edges: Arc::new(edges), default_namespace, exempt: false })
