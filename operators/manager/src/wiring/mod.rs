@@ -3,13 +3,22 @@
 pub(crate) mod deployment;
 pub(crate) mod replicas;
 
+use std::time::Duration;
+
 use trysail_core::{Key, Meta, Object, Selector, Symbol, Uid, View, pod::Pod};
 use trysail_sdk::{
     informer::{Event, Handle},
+    queue::QueueConfig,
     store::Store,
 };
 
 use crate::native_check::CANARY;
+
+/// For controllers that are woken by pods, which change by the hundred at a time, and whose looks go through all
+/// pods of an owner: the first change is looked at at once, what follows within this time in one go.
+fn paced_by_pods() -> QueueConfig {
+    QueueConfig { pace: Duration::from_millis(20), ..QueueConfig::default() }
+}
 
 /// The index that finds an owner by the uid in its child's owner reference.
 const BY_UID: &str = "uid";

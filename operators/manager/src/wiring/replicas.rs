@@ -12,7 +12,7 @@ use trysail_workloads::{
     views::ReplicaSet,
 };
 
-use super::{index_owners, is_canary, wake_for_pod};
+use super::{index_owners, is_canary, paced_by_pods, wake_for_pod};
 
 /// The ReplicaSet controller of a face.
 pub(crate) fn replica_sets(face: Face, workers: usize) -> PlanController<ReplicaSetPlanner> {
@@ -47,5 +47,5 @@ fn controller(
             wake_for_pod(&owners, event, |set: &ReplicaSet| &set.selector, add);
         })
     });
-    controller.workers(workers)
+    controller.workers(workers).queue(paced_by_pods())
 }
