@@ -37,6 +37,8 @@ pub struct Request {
     pub forbidden: bool,
     /// In the API server's words, why it was allowed or not.
     pub reason: String,
+    /// Status code of the answer; 0 when there was none.
+    pub code: u16,
 }
 
 /// What a rule of RBAC is about.
@@ -62,6 +64,8 @@ impl fmt::Display for Access {
 struct Event {
     verb: String,
     user: User,
+    impersonated_user: Option<User>,
+    response_status: Option<ResponseStatus>,
     object_ref: Option<ObjectRef>,
     #[serde(default)]
     annotations: std::collections::BTreeMap<String, String>,
@@ -70,6 +74,12 @@ struct Event {
 #[derive(Deserialize)]
 struct User {
     username: String,
+}
+
+#[derive(Deserialize)]
+struct ResponseStatus {
+    #[serde(default)]
+    code: u16,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +110,15 @@ impl AuditLog {
 
     /// The requests of our managers.
     pub fn ours(&self) -> Result<Vec<Request>> {
+        self.requests(|event| Some(&event.user))
+    }
+
+    /// The requests of managers that tests run as processes of this machine, in the name of ours.
+    pub fn local(&self) -> Result<Vec<Request>> {
+        self.requests(|event| event.impersonated_user.as_ref())
+    }
+
+    fn requests(&self, who: impl Fn(&Event) -> Option<&User>) -> Result<Vec<Request>> {
         let context = || format!("failed to read the audit log {}", self.path.display());
         let mut file = File::open(&self.path).with_context(context)?;
         file.seek(SeekFrom::Start(self.from)).with_context(context)?;
@@ -108,24 +127,26 @@ impl AuditLog {
             let line = line.with_context(context)?;
             if IDENTITIES.iter().any(|user| line.contains(user)) {
                 // The server may be writing the last line just now.
-                requests.extend(serde_json::from_str::<Event>(&line).ok().and_then(request));
+                let Ok(event) = serde_json::from_str::<Event>(&line) else { continue };
+                let user = who(&event).map(|user| user.username.clone());
+                if let Some(user) = user.filter(|user| IDENTITIES.contains(&user.as_str())) {
+                    requests.push(request(event, user));
+                }
             }
         }
         Ok(requests)
     }
 }
 
-fn request(event: Event) -> Option<Request> {
-    if !IDENTITIES.contains(&event.user.username.as_str()) {
-        return None;
-    }
+fn request(event: Event, user: String) -> Request {
     let about = |name: &str| event.annotations.get(name).cloned().unwrap_or_default();
     let object = event.object_ref.unwrap_or_default();
     let slash = if object.subresource.is_empty() { "" } else { "/" };
-    Some(Request {
+    Request {
         forbidden: about("authorization.k8s.io/decision") == "forbid",
         reason: about("authorization.k8s.io/reason"),
-        user: event.user.username,
+        user,
+        code: event.response_status.map_or(0, |status| status.code),
         access: Access {
             group: object.api_group,
             resource: format!("{}{slash}{}", object.resource, object.subresource),
@@ -133,7 +154,7 @@ fn request(event: Event) -> Option<Request> {
         },
         namespace: object.namespace,
         name: object.name,
-    })
+    }
 }
 
 /// What those requests were for.

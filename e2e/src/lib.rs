@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod faults;
+pub mod local;
 pub mod manager;
 pub mod monitor;
 pub mod namespace;

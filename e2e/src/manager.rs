@@ -10,7 +10,7 @@ use kube::{
 };
 use nix::sys::signal::Signal;
 
-use crate::{faults, wait};
+use crate::{faults, wait, workload::Face};
 
 /// Namespace of the chart's release in the tests.
 pub const NAMESPACE: &str = crate::program::RELEASE_NAMESPACE;
@@ -18,7 +18,8 @@ pub const NAMESPACE: &str = crate::program::RELEASE_NAMESPACE;
 pub const NATIVE: (&str, &str) = ("kube-system", "trysail-manager-cp");
 /// The program's name.
 pub const PROGRAM: &str = "trysail-manager";
-const LEASE: &str = "trysail-manager";
+/// Name of their Leases.
+pub const LEASE: &str = "trysail-manager";
 
 /// Pods of the chart's managers, ready or not.
 pub async fn pods(client: &Client) -> Result<Vec<Pod>> {
@@ -70,12 +71,30 @@ pub async fn kill_leader(client: &Client, limit: Duration) -> Result<()> {
     if signal(&leader, Signal::SIGKILL).is_err() {
         return Ok(());
     }
-    let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
-    let nobody = Patch::Merge(serde_json::json!({"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}));
-    leases.patch(LEASE, &PatchParams::default(), &nobody).await?;
+    free_lease(client, NAMESPACE).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     pods.delete(&leader.name_any(), &DeleteParams::default()).await?;
     Ok(())
+}
+
+/// Gives up the Lease of that namespace in the stead of a holder that is dead.
+pub async fn free_lease(client: &Client, namespace: &str) -> Result<()> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let nobody = Patch::Merge(serde_json::json!({"spec": {"holderIdentity": "", "leaseDurationSeconds": 1}}));
+    leases.patch(LEASE, &PatchParams::default(), &nobody).await?;
+    Ok(())
+}
+
+/// Sets how many managers the chart runs, and waits until they are ready and the others gone.
+pub async fn scale(client: &Client, count: usize, limit: Duration) -> Result<()> {
+    let api = Face::Native.api(client, NAMESPACE, "Deployment");
+    let patch = Patch::Merge(serde_json::json!({"spec": {"replicas": count}}));
+    api.patch_scale("trysail-workloads", &PatchParams::default(), &patch).await?;
+    wait::until("the chart's managers to follow", limit, || async {
+        let pods = pods(client).await?;
+        Ok(pods.len() == count && pods.iter().all(is_ready))
+    })
+    .await
 }
 
 /// Waits until `count` managers of the chart are ready.

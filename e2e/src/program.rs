@@ -82,10 +82,27 @@ pub fn manager() -> Result<Command> {
     built(&BUILT, "trysail-manager", "TRYSAIL_MANAGER")
 }
 
+/// The manager with places in which it stops itself: `TRYSAIL_MANAGER_FAILPOINTS`, else built from this workspace
+/// once. It has a target directory of its own, so that nothing else is built with them.
+pub fn stopping_manager() -> Result<Command> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let more = ["--features", "failpoints", "--target-dir", "target/failpoints"];
+    built_with(&BUILT, "trysail-manager", "TRYSAIL_MANAGER_FAILPOINTS", &more)
+}
+
 fn built(once: &'static OnceLock<Result<PathBuf, String>>, package: &str, variable: &str) -> Result<Command> {
+    built_with(once, package, variable, &[])
+}
+
+fn built_with(
+    once: &'static OnceLock<Result<PathBuf, String>>,
+    package: &str,
+    variable: &str,
+    more: &[&str],
+) -> Result<Command> {
     let path = once.get_or_init(|| match std::env::var_os(variable) {
         Some(path) => Ok(PathBuf::from(path)),
-        None => build(package).map_err(|error| format!("{error:#}")),
+        None => build(package, more).map_err(|error| format!("{error:#}")),
     });
     match path {
         Ok(path) => Ok(Command::new(path)),
@@ -93,9 +110,10 @@ fn built(once: &'static OnceLock<Result<PathBuf, String>>, package: &str, variab
     }
 }
 
-fn build(package: &str) -> Result<PathBuf> {
+fn build(package: &str, more: &[&str]) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked", "--package", package, "--message-format=json"]).current_dir(root());
+    cargo.args(["build", "--locked", "--package", package, "--message-format=json"]).args(more);
+    cargo.current_dir(root());
     let messages = run(&mut cargo)?;
     let executable = messages.lines().rev().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;

@@ -1,20 +1,17 @@
 //! A manager that hears of everything ten seconds late, its own writes included, still makes no pod too many.
 
-use std::{
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams},
 };
-use nix::{sys::signal::Signal, unistd::Pid};
-use serde_json::json;
 use trysail_e2e::{
-    PodMonitor, TestNamespace, audit, connect, manager, program,
+    PodMonitor, TestNamespace, audit, connect,
+    local::LocalManager,
+    manager, program,
     proxy::Proxy,
     wait,
     workload::{Deployment, Face, deployment},
@@ -34,7 +31,7 @@ async fn a_watch_that_lags_ten_seconds_makes_no_surplus_pod() -> Result<()> {
     let grow = Deployment::create(&client, &grows, Face::Crd, deployment(Face::Crd, "grow", 1)).await?;
     roll.wait_complete(LIMIT).await?;
     grow.wait_complete(LIMIT).await?;
-    scale_managers(&client, 0).await?;
+    manager::scale(&client, 0, LIMIT).await?;
 
     let lagging = Lagging::start().await?;
     let (of_roll, of_grow) =
@@ -63,16 +60,15 @@ async fn a_watch_that_lags_ten_seconds_makes_no_surplus_pod() -> Result<()> {
         grown.created
     );
 
-    lagging.stop().await?;
-    scale_managers(&client, 2).await?;
+    lagging.manager.stop().await?;
+    manager::scale(&client, 2, LIMIT).await?;
     rolls.delete().await?;
     grows.delete().await
 }
 
 /// A manager on this machine, under the identity of the chart's, behind the proxy.
 struct Lagging {
-    child: Child,
-    _kubeconfig: tempfile::NamedTempFile,
+    manager: LocalManager,
     _proxy: Proxy,
 }
 
@@ -86,30 +82,7 @@ impl Lagging {
         let proxy = Proxy::start(Client::try_from(config)?, LAG).await?;
         let kubeconfig = tempfile::NamedTempFile::new()?;
         std::fs::write(kubeconfig.path(), proxy.kubeconfig())?;
-        let mut program = program::manager()?;
-        program.arg("--kubeconfig").arg(kubeconfig.path());
-        program.args(["--leader-elect-namespace", manager::NAMESPACE, "--bind-address=127.0.0.1:0"]);
-        let child = program.stdin(Stdio::null()).spawn().context("failed to start a manager")?;
-        Ok(Self { child, _kubeconfig: kubeconfig, _proxy: proxy })
+        let manager = LocalManager::with_kubeconfig(program::manager()?, Face::Crd, kubeconfig)?;
+        Ok(Self { manager, _proxy: proxy })
     }
-
-    /// Ends it in order, so that its lease is free.
-    async fn stop(mut self) -> Result<()> {
-        ensure!(self.child.try_wait()?.is_none(), "the lagging manager had ended before");
-        nix::sys::signal::kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
-        let status = tokio::task::spawn_blocking(move || self.child.wait()).await??;
-        ensure!(status.success(), "the lagging manager ended with {status}");
-        Ok(())
-    }
-}
-
-async fn scale_managers(client: &Client, count: usize) -> Result<()> {
-    let api = Face::Native.api(client, manager::NAMESPACE, "Deployment");
-    let patch = Patch::Merge(json!({"spec": {"replicas": count}}));
-    api.patch_scale("trysail-workloads", &PatchParams::default(), &patch).await?;
-    wait::until("the chart's managers to follow", LIMIT, || async {
-        let pods = manager::pods(client).await?;
-        Ok(pods.len() == count && pods.iter().all(manager::is_ready))
-    })
-    .await
 }

@@ -11,6 +11,7 @@ mod lagging;
 mod native;
 mod rollout;
 mod sets;
+mod standstill;
 mod steady;
 mod walk;
 

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use trysail_cluster::config::{self, ClusterConfig};
 use trysail_cluster::image::ImageGroup;
 use trysail_cluster::progress::Progress;
@@ -101,7 +101,22 @@ fn manifests(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
     run_tests(tests, counts)
 }
 
+/// The manager with places in which it stops itself. Beside the others it costs two crates; under their name it
+/// would be taken for the one that is shipped, so it is moved, and the other one put in its place again.
+fn stopping_manager() -> Result<PathBuf> {
+    let own = root().join("target/failpoints");
+    std::fs::create_dir_all(&own).with_context(|| format!("failed to create {}", own.display()))?;
+    let bins = ["build", "--workspace", "--bins", "--locked"];
+    run_command(cargo(&[&bins[..], &["--features", "trysail-manager/failpoints"]].concat()))?;
+    let moved = own.join("trysail-manager");
+    let built = program("trysail-manager");
+    std::fs::rename(&built, &moved).with_context(|| format!("failed to move {}", built.display()))?;
+    run_command(cargo(&bins))?;
+    Ok(moved)
+}
+
 fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
+    let stopping_manager = stopping_manager()?;
     // The whole workspace, so that dependencies keep the features they were built with.
     let mut tests =
         cargo(&["test", "--locked", "--workspace", "--no-fail-fast", "--test", "cluster", "--test", "last"]);
@@ -111,6 +126,7 @@ fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
     tests.env("TRYSAIL_CLUSTER", CLUSTER).env("TRYSAIL_E2E_FACES", "crd,native");
     tests.env("TRYSAIL_HELM", tools::tool("helm")?);
     tests.env("TRYSAIL_CLI", program("trysail")).env("TRYSAIL_MANAGER", program("trysail-manager"));
+    tests.env("TRYSAIL_MANAGER_FAILPOINTS", stopping_manager);
     run_tests(tests, counts)
 }
 
