@@ -31,7 +31,7 @@ use tokio::{
 /// The budget of the whole process, as the kernel counts it in a pod.
 const RESIDENT: u64 = 15 << 20;
 /// What it allocates, stacks included; code apart. The same in debug builds, whose code is several times as large.
-const ANONYMOUS: u64 = 8 << 20;
+const ANONYMOUS: u64 = 5 << 20;
 const SOON: Duration = Duration::from_secs(60);
 
 /// An API server of an empty cluster: every watch says so, and then nothing any more. The Lease is taken as it is
