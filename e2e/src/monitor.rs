@@ -13,14 +13,29 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, ResourceExt,
     api::ListParams,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{WatchStreamExt, utils::Backoff, watcher},
 };
 use tokio::task::JoinHandle;
 
 use crate::wait;
 
-/// A watch that was cut waits for half a minute at most before it is tried again.
+/// How long the watch may take to show what is there.
 const CATCH_UP: Duration = Duration::from_secs(60);
+
+/// A watch that was cut is tried again at once, however often that happens: what comes and goes meanwhile is missed.
+struct Soon;
+
+impl Iterator for Soon {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(100))
+    }
+}
+
+impl Backoff for Soon {
+    fn reset(&mut self) {}
+}
 
 /// Watches the pods of one namespace from creation to [`PodMonitor::finish`].
 #[derive(Debug)]
@@ -62,7 +77,7 @@ impl PodMonitor {
         let task = tokio::spawn({
             let (seen, pods) = (Arc::clone(&seen), pods.clone());
             async move {
-                let mut events = watcher(pods, watcher::Config::default()).default_backoff().boxed();
+                let mut events = watcher(pods, watcher::Config::default()).backoff(Soon).boxed();
                 while let Some(event) = events.next().await {
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                     match event {

@@ -39,6 +39,14 @@ impl Watched {
         Ok(Self { namespace, web, monitor, replicas })
     }
 
+    /// Waits until the watch has shown that many pods.
+    async fn wait_for_created(&self, count: usize) -> Result<()> {
+        wait::until(&format!("{count} pods to be seen"), LIMIT, || async {
+            Ok(self.monitor.seen().created >= count)
+        })
+        .await
+    }
+
     /// Waits for the end of the rollout and judges every moment since the start.
     pub(super) async fn finish(self) -> Result<Seen> {
         self.web.wait_complete(LIMIT).await?;
@@ -202,11 +210,7 @@ async fn the_api_server_restarts_three_times_in_mid_rollout() -> Result<()> {
         }
         for watched in &all {
             // The first pod of the new template is there, and the others are not.
-            let begun = watched.replicas * (restart + 1);
-            wait::until("the rollout to begin", LIMIT, || async {
-                Ok(watched.monitor.seen().created > begun)
-            })
-            .await?;
+            watched.wait_for_created(watched.replicas * (restart + 1) + 1).await?;
         }
         control_plane.restart_component("kube-apiserver")?;
         wait::until_despite_errors("the API server to be back", LIMIT, || async {
@@ -217,6 +221,8 @@ async fn the_api_server_restarts_three_times_in_mid_rollout() -> Result<()> {
         listen_again(&cluster)?;
         for watched in &all {
             watched.web.wait_complete(LIMIT).await?;
+            // Before the next rollout takes them away again.
+            watched.wait_for_created(watched.replicas * (restart + 2)).await?;
         }
     }
     for watched in all {
