@@ -352,3 +352,21 @@ fn an_object_that_nobody_has_looked_at_says_so() {
         assert_eq!(stored["status"], json!({"observedGeneration": 0}), "{name}");
     }
 }
+
+/// What the README sends people to is accepted as it stands.
+#[test]
+fn the_manifests_to_try_out_are_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/manifests");
+    let schemas = schemas();
+    let mut kinds = BTreeSet::new();
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&path).unwrap();
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let is_ours = |object: &&Value| object["apiVersion"].as_str().unwrap().contains("trysail.dev/");
+        for object in objects.iter().filter(is_ours) {
+            admitted(&path.display().to_string(), object, None, &schemas);
+            kinds.insert(object["kind"].as_str().unwrap().to_owned());
+        }
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["CronJob", "DaemonSet", "Job", "StatefulSet"]);
+}
