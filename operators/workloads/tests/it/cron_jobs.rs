@@ -1,7 +1,7 @@
 //! CronJobs, whatever users, clocks, networks and processes do: no moment runs twice, forbidden runs do not overlap, and
 //! in the end the books are right.
 //!
-//! Deliberate bugs, and the tests that they do not get past (`plan::` and `schedule::` are in `src/cronjob`):
+//! Deliberate bugs, and the tests that they do not get past (`plan::`, `schedule::` and `time_zone::` are in `src/cronjob`):
 //!
 //! | bug | caught by |
 //! |---|---|
@@ -12,6 +12,8 @@
 //! | an edited schedule makes up for the past | `plan::an_edited_schedule_starts_with_its_next_moment` |
 //! | what was told is not remembered | `plan::what_is_past_its_deadline_is_told_once` |
 //! | the next moment is not asked for | `an_untouched_schedule_runs_every_moment` |
+//! | a run starts although its deadline is over | `plan::what_is_past_its_deadline_is_told_once`, and the audit |
+//! | names of time zones are taken whatever their case | `time_zone::what_upstream_does_not_know_is_unknown` |
 //! | the history is cut before the status is written | `plan::finished_jobs_leave_the_list_and_then_the_history` |
 
 use std::collections::{BTreeMap, BTreeSet};
