@@ -18,12 +18,12 @@ use jiff::SignedDuration;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use serde_json::Value;
 use trysail_core::{
-    Key, Resource,
+    Resource,
     resource::{NODES, PODS},
 };
 
 use crate::{
-    cluster::{Cluster, Policy, Writer},
+    cluster::{Cluster, Policy, Writer, key_of},
     invariants::Monitor,
     manager::{Faults, Manager, Registration},
 };
@@ -238,6 +238,8 @@ pub struct World<'a, S: Subject> {
     /// The process.
     pub manager: Manager,
     nodes: Vec<(String, Value)>,
+    /// So many lines of the journal were judged.
+    judged: usize,
 }
 
 impl<S: Subject> Debug for World<'_, S> {
@@ -261,7 +263,7 @@ impl<'a, S: Subject> World<'a, S> {
         });
         let nodes = nodes.collect();
         let manager = Manager::with(subject.controllers(), &cluster);
-        Self { subject, cluster, manager, nodes }
+        Self { subject, cluster, manager, nodes, judged: 0 }
     }
 
     /// Plays the steps, heals, and checks; answers how many pods were ever created.
@@ -296,7 +298,8 @@ impl<'a, S: Subject> World<'a, S> {
         Ok(())
     }
 
-    fn second(&mut self) -> Result<(), String> {
+    /// A second passes for everybody, and the controllers come to rest.
+    pub fn second(&mut self) -> Result<(), String> {
         self.cluster.advance(SignedDuration::from_secs(1));
         self.cluster.actors();
         if self.manager.settle(&mut self.cluster) {
@@ -309,9 +312,7 @@ impl<'a, S: Subject> World<'a, S> {
         self.cluster.invariants.pods_fall_ill = true;
         let pods = self.cluster.list(PODS);
         let Some(pod) = place.checked_rem(pods.len()).and_then(|place| pods.get(place)) else { return };
-        let metadata = &pod["metadata"];
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let key = Key::new(text(&metadata["namespace"]).as_str(), text(&metadata["name"]).as_str());
+        let key = key_of(pod);
         match step {
             PodStep::Exit(code) => self.cluster.exit(&key, code),
             PodStep::Evict => self.cluster.evict(&key),
@@ -319,7 +320,7 @@ impl<'a, S: Subject> World<'a, S> {
             PodStep::Delete => drop(self.cluster.delete(PODS, &key, None, Writer::Other)),
             PodStep::Force => self.cluster.delete_by_force(&key),
             PodStep::Relabel => {
-                let patch = serde_json::json!({"metadata": {"labels": {"app": "other"}}});
+                let patch = serde_json::json!({"metadata": {"labels": {"app": RELEASED}}});
                 drop(self.cluster.patch(PODS, &key, (None, 0), None, &patch, Writer::Other));
             }
         }
@@ -369,13 +370,20 @@ impl<'a, S: Subject> World<'a, S> {
             self.cluster.node_up(name);
             self.cluster.cordon(name, false);
         }
+        // What was let go keeps names that somebody may need.
+        for pod in self.cluster.list(PODS) {
+            if pod["metadata"]["labels"]["app"] == RELEASED {
+                drop(self.cluster.delete(PODS, &key_of(&pod), None, Writer::Other));
+            }
+        }
         self.subject.heal(&mut self.cluster);
         self.manager.faults = Faults::default();
         self.manager.set_lag(0);
         self.manager.relist(None, &self.cluster);
     }
 
-    fn converge(&mut self) -> Result<(), String> {
+    /// Ends all trouble; then everything has to come to be as wanted, and to stay so without a write.
+    pub fn converge(&mut self) -> Result<(), String> {
         /// Seconds without an event, of anybody.
         const QUIET: usize = 5;
         self.heal();
@@ -417,13 +425,13 @@ impl<'a, S: Subject> World<'a, S> {
     }
 
     /// No invariant is broken, and no patch was refused: what a plan writes is right.
-    fn check(&self) -> Result<(), String> {
+    pub fn check(&mut self) -> Result<(), String> {
         let violations = self.cluster.invariants.violations();
-        let refused = self.manager.journal.iter().find(|line| line.starts_with("refused patch"));
-        match (violations.first(), refused) {
-            (None, None) => Ok(()),
-            (Some(found), _) | (_, Some(found)) => Err(format!("{found}: {}", self.story())),
-        }
+        let mut new = self.manager.journal.iter().skip(self.judged);
+        let refused = new.find(|line| line.starts_with("refused patch"));
+        let found = violations.first().or(refused).cloned();
+        self.judged = self.manager.journal.len();
+        found.map_or(Ok(()), |found| Err(format!("{found}: {}", self.story())))
     }
 
     /// What was done and what is waited for, for people.
@@ -436,8 +444,32 @@ impl<'a, S: Subject> World<'a, S> {
     }
 }
 
-/// Objects of a resource that are not being deleted.
-pub fn living(cluster: &Cluster, resource: Resource) -> Vec<std::sync::Arc<Value>> {
-    let all = cluster.list(resource).into_iter();
-    all.filter(|object| object["metadata"]["deletionTimestamp"].is_null()).collect()
+/// The `app` of pods that nobody selects any more.
+const RELEASED: &str = "other";
+
+/// What a workload of any kind lacks of being as its spec wants it, by its own status.
+pub fn as_wanted(cluster: &Cluster, resource: Resource, object: &Value) -> Result<(), String> {
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let count = |name: &str| status[name].as_i64().unwrap_or(0);
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let has = |kind: &str| {
+        conditions.clone().any(|condition| condition["type"] == kind && condition["status"] == "True")
+    };
+    let is_seen = status["observedGeneration"] == object["metadata"]["generation"];
+    let is_there = match resource.plural {
+        "daemonsets" => {
+            let nodes = cluster.list(NODES).len() as i64;
+            let names = ["desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"];
+            is_seen && names.iter().all(|name| count(name) == nodes) && count("numberMisscheduled") == 0
+        }
+        "jobs" => has("Complete") || has("Failed") || (spec["suspend"] == true && has("Suspended")),
+        "cronjobs" => spec["suspend"] == true,
+        _ => {
+            let wanted = spec["replicas"].as_i64().unwrap_or(1);
+            let is_updated = !matches!(resource.plural, "deployments" | "statefulsets")
+                || count("updatedReplicas") == wanted;
+            is_seen && is_updated && count("replicas") == wanted && count("availableReplicas") == wanted
+        }
+    };
+    if is_there { Ok(()) } else { Err(format!("{resource} {}: {spec} is {status}", key_of(object))) }
 }

@@ -25,7 +25,7 @@ impl Cluster {
     ) -> Result<Arc<Value>, ApiError> {
         let key = key_of(&object);
         self.admit("create", resource)?;
-        if self.objects.contains_key(&(resource, key.clone())) {
+        if self.get(resource, &key).is_some() {
             return Err(ApiError::AlreadyExists);
         }
         if resource == PODS {
@@ -184,7 +184,8 @@ impl Cluster {
     }
 }
 
-pub(super) fn key_of(object: &Value) -> Key {
+/// Namespace and name of an object.
+pub fn key_of(object: &Value) -> Key {
     let metadata = &object["metadata"];
     Key::new(
         metadata["namespace"].as_str().unwrap_or_default(),

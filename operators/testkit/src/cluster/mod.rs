@@ -14,6 +14,7 @@ use serde_json::Value;
 use trysail_core::{Key, Resource, Uid};
 
 pub use actors::{Exit, Kubelet};
+pub use api::key_of;
 pub(crate) use rules::parse_indexes;
 
 use crate::invariants::Invariants;
@@ -78,7 +79,7 @@ pub struct Cluster {
     revision: u64,
     uids: u64,
     controller_writes: usize,
-    objects: BTreeMap<(Resource, Key), Arc<Value>>,
+    objects: BTreeMap<Resource, BTreeMap<Key, Arc<Value>>>,
     log: BTreeMap<Resource, Vec<Event>>,
 }
 
@@ -106,13 +107,19 @@ impl Cluster {
 
     /// A consistent read.
     pub fn get(&self, resource: Resource, key: &Key) -> Option<Arc<Value>> {
-        self.objects.get(&(resource, key.clone())).cloned()
+        self.objects.get(&resource)?.get(key).cloned()
     }
 
     /// A consistent list, by key.
     pub fn list(&self, resource: Resource) -> Vec<Arc<Value>> {
-        let of_resource = self.objects.iter().filter(|((held, _), _)| *held == resource);
-        of_resource.map(|(_, object)| Arc::clone(object)).collect()
+        self.objects.get(&resource).into_iter().flatten().map(|(_, object)| Arc::clone(object)).collect()
+    }
+
+    /// Everything there is.
+    fn all(&self) -> Vec<(Resource, Arc<Value>)> {
+        let resources = self.objects.iter();
+        let objects = resources.flat_map(|(resource, held)| held.values().map(|object| (*resource, object)));
+        objects.map(|(resource, object)| (resource, Arc::clone(object))).collect()
     }
 
     /// All changes of a resource so far.
@@ -152,9 +159,10 @@ impl Cluster {
             object["metadata"]["resourceVersion"] = self.revision.to_string().into();
             Arc::new(object)
         });
+        let held = self.objects.entry(resource).or_default();
         let before = match &object {
-            Some(object) => self.objects.insert((resource, key.clone()), Arc::clone(object)),
-            None => self.objects.remove(&(resource, key.clone())),
+            Some(object) => held.insert(key.clone(), Arc::clone(object)),
+            None => held.remove(key),
         };
         let event = Event { revision: self.revision, key: key.clone(), object: object.clone() };
         self.log.entry(resource).or_default().push(event);

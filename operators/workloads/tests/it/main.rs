@@ -8,3 +8,4 @@ mod exhaustive;
 mod lessons;
 mod properties;
 mod scenarios;
+mod soak;

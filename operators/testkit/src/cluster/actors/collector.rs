@@ -14,13 +14,12 @@ type Found = (Resource, Arc<Value>);
 
 impl Cluster {
     pub(super) fn collect_garbage(&mut self) {
-        let all: Vec<Found> =
-            self.objects.iter().map(|((resource, _), object)| (*resource, Arc::clone(object))).collect();
+        let all: Vec<Found> = self.all();
         for (resource, object) in &all {
-            let held = finalizers(object);
             if object["metadata"]["deletionTimestamp"].is_null() {
                 continue;
             }
+            let held = finalizers(object);
             if held.iter().any(|name| name == ORPHAN) {
                 self.let_go(&Self::uid_of(object));
                 self.release(*resource, object, ORPHAN);
@@ -28,21 +27,23 @@ impl Cluster {
                 self.collect_dependents(*resource, object, &all);
             }
         }
-        let uids: BTreeSet<Uid> = self.objects.values().map(|object| Self::uid_of(object)).collect();
+        let living = self.all();
+        let uids: BTreeSet<&str> = living.iter().map(|(_, object)| uid(object)).collect();
         for (resource, object) in all {
             self.collect(resource, &object, &uids);
         }
     }
 
     /// Deletes what only gone owners own; of several owners, gone ones are taken off.
-    fn collect(&mut self, resource: Resource, object: &Value, living: &BTreeSet<Uid>) {
+    fn collect(&mut self, resource: Resource, object: &Value, living: &BTreeSet<&str>) {
+        if !object["metadata"]["ownerReferences"].is_array() {
+            return;
+        }
         let key = key_of(object);
-        let is_current =
-            self.get(resource, &key).is_some_and(|held| Self::uid_of(&held) == Self::uid_of(object));
+        let is_current = self.get(resource, &key).is_some_and(|held| uid(&held) == uid(object));
         let owners = object["metadata"]["ownerReferences"].as_array().filter(|owners| !owners.is_empty());
         let (Some(owners), true) = (owners, is_current) else { return };
-        let is_gone =
-            |owner: &&Value| !living.contains(&Uid::from(owner["uid"].as_str().unwrap_or_default()));
+        let is_gone = |owner: &&Value| !living.contains(owner["uid"].as_str().unwrap_or_default());
         let solid: Vec<&Value> = owners.iter().filter(|owner| !is_gone(owner)).collect();
         if solid.len() == owners.len() {
             return;
@@ -94,7 +95,7 @@ impl Cluster {
     fn let_go(&mut self, uid: &Uid) {
         let uid = json!(uid);
         let dependents: Vec<(Resource, Value)> =
-            self.objects.iter().map(|((resource, _), object)| (*resource, (**object).clone())).collect();
+            self.all().into_iter().map(|(resource, object)| (resource, (*object).clone())).collect();
         for (resource, mut object) in dependents {
             let Some(owners) = object["metadata"]["ownerReferences"].as_array_mut() else { continue };
             let before = owners.len();
@@ -111,6 +112,10 @@ impl Cluster {
         self.commit(resource, key, None, Writer::Other);
         self.let_go(&Self::uid_of(&owner));
     }
+}
+
+fn uid(object: &Value) -> &str {
+    object["metadata"]["uid"].as_str().unwrap_or_default()
 }
 
 pub(super) fn remove_finalizer(object: &mut Value, finalizer: &str) {
