@@ -100,3 +100,63 @@ pub(super) fn judge(before: Option<Refusal>, attempt: Attempt, reports: &[Report
 pub(super) fn delay(failures: u32) -> SignedDuration {
     BASE_DELAY.checked_mul(1 << failures.saturating_sub(1).min(20)).unwrap_or(MAX_DELAY).min(MAX_DELAY)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use trysail_core::{Key, plan::Target, resource::PODS};
+
+    use super::*;
+
+    fn report(verb: Verb, verdict: Verdict) -> Report {
+        let target = Target { resource: PODS, key: Key::new("shop", "x"), uid: None, resource_version: 0 };
+        let because = String::new();
+        let action = Action { target, verb, reason: "Create", because, on_success: None, on_failure: None };
+        Report::new(&action, verdict)
+    }
+
+    fn create(verdict: Verdict) -> Report {
+        report(Verb::Create { controller: None, body: json!({}).into() }, verdict)
+    }
+
+    fn status(verdict: Verdict) -> Report {
+        report(Verb::Patch { subresource: Some("status"), body: json!({}) }, verdict)
+    }
+
+    fn refused() -> Verdict {
+        Verdict::Refused("exceeded quota".to_owned())
+    }
+
+    /// The same story as in the SDK's own test.
+    #[test]
+    fn a_refusal_is_told_at_once_kept_while_its_condition_is_written_and_ends_with_success() {
+        let now = Timestamp::UNIX_EPOCH;
+        let first = judge(None, Attempt::First, &[create(refused()), status(Verdict::Open)], now);
+        assert!(first.look_again);
+        let refusal = first.refusal.unwrap();
+        assert_eq!(refusal.retry_at, now + SignedDuration::from_millis(5));
+        let told = judge(Some(refusal), Attempt::Holding, &[status(Verdict::Done)], now);
+        assert!(!told.look_again);
+        let again = judge(told.refusal, Attempt::Again, &[create(refused())], now);
+        assert_eq!(again.refusal.as_ref().map(|refusal| refusal.attempts), Some(2));
+        let over = judge(again.refusal, Attempt::Again, &[create(Verdict::Done)], now);
+        assert!(over.look_again && over.refusal.is_none());
+    }
+
+    #[test]
+    fn a_refusal_ends_when_there_is_nothing_left_to_try_and_never_spins() {
+        let now = Timestamp::UNIX_EPOCH;
+        let held = || judge(None, Attempt::First, &[create(refused())], now).refusal;
+        assert!(judge(held(), Attempt::Again, &[], now).refusal.is_none());
+        assert!(judge(held(), Attempt::Holding, &[], now).refusal.is_some());
+        assert!(!judge(held(), Attempt::Holding, &[create(refused())], now).look_again);
+        assert!(judge(None, Attempt::First, &[status(refused())], now).refusal.is_none());
+    }
+
+    #[test]
+    fn delays_double_up_to_half_a_minute() {
+        assert_eq!(delay(1), SignedDuration::from_millis(5));
+        assert_eq!(delay(4), SignedDuration::from_millis(40));
+        assert_eq!(delay(100), SignedDuration::from_secs(30));
+    }
+}
