@@ -32,7 +32,7 @@ fn write(spec: &Value, statuses: &[Value]) -> Option<String> {
     match write(last) {
         Ok(_) => None,
         Err(ApiError::Invalid(message)) => Some(message),
-        Err(other) => panic!("{other:?}"),
+        Err(other) => Some(format!("{other:?}")),
     }
 }
 

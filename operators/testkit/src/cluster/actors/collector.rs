@@ -29,8 +29,8 @@ impl Cluster {
         }
         let living = self.all();
         let uids: BTreeSet<&str> = living.iter().map(|(_, object)| uid(object)).collect();
-        for (resource, object) in all {
-            self.collect(resource, &object, &uids);
+        for (resource, object) in &living {
+            self.collect(*resource, object, &uids);
         }
     }
 

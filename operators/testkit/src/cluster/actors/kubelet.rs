@@ -221,11 +221,15 @@ impl Cluster {
 
     /// Removes a pod without waiting for anybody but its finalizers: `kubectl delete --force`.
     pub fn delete_by_force(&mut self, key: &Key) {
-        let Some(pod) = self.get(PODS, key) else { return };
-        let mut pod = (*pod).clone();
-        pod["metadata"]["deletionTimestamp"] = json!(whole_seconds(self.now));
+        let Some(held) = self.get(PODS, key) else { return };
+        let mut pod = (*held).clone();
+        if pod["metadata"]["deletionTimestamp"].is_null() {
+            pod["metadata"]["deletionTimestamp"] = json!(whole_seconds(self.now));
+        }
         pod["metadata"]["deletionGracePeriodSeconds"] = json!(0);
-        self.overwrite(PODS, pod);
+        if pod != *held || finalizers(&pod).is_empty() {
+            self.overwrite(PODS, pod);
+        }
     }
 }
 
