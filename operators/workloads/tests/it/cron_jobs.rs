@@ -493,7 +493,7 @@ fn a_quiet_life_gives_no_warnings() {
     assert_eq!((of("SuccessfulCreate"), of("SawCompletedJob"), of("SuccessfulDelete")), (10, 10, 9));
 }
 
-/// Ten thousand CronJobs of the same minute: each is looked at once when it comes and creates one Job, whatever is due
+/// A thousand CronJobs of the same minute: each is looked at once when it comes and creates one Job, whatever is due
 /// beside it; none is looked at in between.
 #[test]
 fn a_crowd_of_one_minute_is_run_in_one_round() {
