@@ -1,5 +1,7 @@
 //! In place of a scheduler: gives every new pod a node, in turn.
 //!
+//! A DaemonSet's pod gets the node that its affinity names.
+//!
 //! kube-scheduler would do the same with more work for the machine (and one event per pod for the API server), and
 //! none of it is the subject's. What the subject sees is the same: a pod that changes once when it is bound.
 
@@ -10,6 +12,7 @@ use std::thread;
 
 use anyhow::Result;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::client::{Api, Change, Versioned};
 use super::manifests;
@@ -40,6 +43,16 @@ struct PodMeta {
 #[serde(rename_all = "camelCase", default)]
 struct Spec {
     node_name: String,
+    affinity: Value,
+}
+
+impl Pod {
+    /// The node that a DaemonSet chose.
+    fn target(&self) -> Option<&str> {
+        let required =
+            self.spec.affinity.pointer("/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution")?;
+        required.pointer("/nodeSelectorTerms/0/matchFields/0/values/0")?.as_str()
+    }
 }
 
 impl Versioned for Pod {
@@ -59,10 +72,10 @@ impl Binder {
         let mut waiting = Vec::new();
         let version = api.list(PODS, |pod: Pod| {
             if pod.spec.node_name.is_empty() {
-                waiting.push(pod.metadata);
+                waiting.push(pod);
             }
         })?;
-        let (sender, receiver) = mpsc::channel::<PodMeta>();
+        let (sender, receiver) = mpsc::channel::<Pod>();
         let receiver = Arc::new(Mutex::new(receiver));
         let failed = Arc::new(AtomicBool::new(false));
         let turn = Arc::new(AtomicUsize::new(0));
@@ -78,13 +91,13 @@ impl Binder {
         }
         let (api, flag) = (api.clone(), Arc::clone(&failed));
         thread::spawn(move || {
-            let send = |pod: PodMeta| match sender.send(pod) {
+            let send = |pod: Pod| match sender.send(pod) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             };
             let _ = waiting.into_iter().try_for_each(&send);
             let followed = api.follow(PODS, UNBOUND, version, |change: Change<Pod>| {
-                if change.deleted { ControlFlow::Continue(()) } else { send(change.object.metadata) }
+                if change.deleted { ControlFlow::Continue(()) } else { send(change.object) }
             });
             if followed.is_err() {
                 flag.store(true, Ordering::Relaxed);
@@ -99,10 +112,11 @@ impl Binder {
     }
 }
 
-fn bind(api: &Api, pod: &PodMeta, turn: usize) {
-    let path = format!("/api/v1/namespaces/{}/pods/{}/binding", pod.namespace, pod.name);
-    let node = manifests::node_name(turn % manifests::NODES);
+fn bind(api: &Api, pod: &Pod, turn: usize) {
+    let PodMeta { namespace, name, .. } = &pod.metadata;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
+    let node = pod.target().map_or_else(|| manifests::node_name(turn % manifests::NODES), str::to_owned);
     // A pod that was deleted meanwhile cannot be bound, and the end of the API server ends everything: a pod that
     // stays unbound for any other reason shows as a phase that does not converge.
-    let _ = api.create(&path, &manifests::binding(&pod.namespace, &pod.name, &node));
+    let _ = api.create(&path, &manifests::binding(namespace, name, &node));
 }

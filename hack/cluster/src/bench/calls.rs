@@ -120,6 +120,14 @@ impl Calls {
         self.by_verb.iter().filter(|(call, _)| is_spec(call)).map(|(_, count)| count).sum()
     }
 
+    /// Writes to pods that exist: finalizers removed, pods adopted and released.
+    pub(crate) fn later_pod_writes(&self) -> u64 {
+        ["update pods", "patch pods", "update pods/status", "patch pods/status"]
+            .map(|call| self.count(call))
+            .iter()
+            .sum()
+    }
+
     /// How often that call was sent.
     pub(crate) fn count(&self, call: &str) -> u64 {
         self.by_verb.get(call).copied().unwrap_or_default()

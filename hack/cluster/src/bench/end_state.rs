@@ -13,6 +13,13 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 /// Differences are printed up to here; the count is exact.
 const SHOWN: usize = 10;
 
+/// Owners that make their pods themselves.
+const OTHERS: [(&str, &str); 3] = [
+    ("statefulset", "/apis/apps/v1/statefulsets"),
+    ("daemonset", "/apis/apps/v1/daemonsets"),
+    ("job", "/apis/batch/v1/jobs"),
+];
+
 /// Everything that must be equal, by `deployment NAMESPACE/NAME` or `replicaset NAMESPACE/DEPLOYMENT@REVISION`.
 pub(crate) type EndState = BTreeMap<String, Value>;
 
@@ -29,6 +36,7 @@ struct Pod {
 struct PodMeta {
     owner_references: Vec<Owner>,
     deletion_timestamp: Option<Value>,
+    finalizers: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -55,7 +63,29 @@ pub(crate) fn read(api: &Api) -> Result<EndState> {
         let owner = owner.map(|owner| owner.uid.clone()).unwrap_or_default();
         *pods.entry(owner).or_default().entry(pod.shape()).or_default() += 1;
     })?;
-    Ok(normalise(&deployments, &sets, &mut pods))
+    let mut state = EndState::new();
+    for (kind, path) in OTHERS {
+        api.list(path, |object: Value| {
+            let (key, value) = other(kind, &object, &mut pods);
+            state.insert(key, value);
+        })?;
+    }
+    state.extend(normalise(&deployments, &sets, &mut pods));
+    Ok(state)
+}
+
+/// An owner that makes its pods itself: its status and its pods.
+fn other(kind: &str, object: &Value, pods: &mut BTreeMap<String, BTreeMap<String, u64>>) -> (String, Value) {
+    let meta = &object["metadata"];
+    let mut status = status(object, &[]);
+    if let Some(fields) = status.as_object_mut() {
+        // Names of revisions have a hash in them; what counts is whether the update is over.
+        let (current, update) = (fields.remove("currentRevision"), fields.remove("updateRevision"));
+        fields.insert("updated".to_owned(), json!(current == update));
+        fields.retain(|name, value| !name.ends_with("Time") && *value != json!({}));
+    }
+    let value = json!({"status": status, "pods": pods.remove(text(&meta["uid"])).unwrap_or_default()});
+    (format!("{kind} {}/{}", text(&meta["namespace"]), text(&meta["name"])), value)
 }
 
 impl Pod {
@@ -66,7 +96,13 @@ impl Pod {
         let bound = if self.spec.node_name.is_empty() { "unbound" } else { "bound" };
         let ready = if ready { "ready" } else { "unready" };
         let life = if self.metadata.deletion_timestamp.is_some() { "terminating" } else { "active" };
-        format!("{life} {bound} {ready}")
+        // A Job's pod must not keep its finalizer.
+        let held = if self.metadata.finalizers.is_empty() { "" } else { " held" };
+        let phase = match self.status["phase"].as_str() {
+            Some(phase @ ("Succeeded" | "Failed")) => format!(" {phase}"),
+            _ => String::new(),
+        };
+        format!("{life} {bound} {ready}{phase}{held}")
     }
 }
 
@@ -189,6 +225,24 @@ mod tests {
         assert!(
             shown[0].starts_with("replicaset a/web@1") && shown[0].contains("\"readyReplicas\":2"),
             "{shown:?}"
+        );
+    }
+
+    /// A revision's name is chance, whether it is the current one is not; nor is a finalizer that was forgotten.
+    #[test]
+    fn owners_of_their_own_pods_are_compared() {
+        let set = |current: &str, update: &str, shape: &str| {
+            let status = json!({"replicas": 2, "currentRevision": current, "updateRevision": update});
+            let meta = json!({"namespace": "a", "name": "db", "uid": "s", "generation": 1});
+            let mut pods = BTreeMap::from([("s".to_owned(), BTreeMap::from([(shape.to_owned(), 2)]))]);
+            EndState::from([other("statefulset", &json!({"metadata": meta, "status": status}), &mut pods)])
+        };
+        let shape = "active bound ready";
+        assert_eq!(differences(&set("db-1", "db-1", shape), &set("db-x", "db-x", shape)).0, 0);
+        assert_eq!(differences(&set("db-1", "db-1", shape), &set("db-x", "db-y", shape)).0, 1);
+        assert_eq!(
+            differences(&set("db-1", "db-1", shape), &set("db-1", "db-1", "active bound ready held")).0,
+            1
         );
     }
 

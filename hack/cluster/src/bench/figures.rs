@@ -17,6 +17,16 @@ pub enum Phase {
     Rolling,
     /// Pods' status changes at a steady rate.
     Churn,
+    /// Many short Jobs are created and finish.
+    Jobs,
+    /// Nodes join a cluster that has DaemonSets.
+    Join,
+    /// A part of the nodes is lost and returns.
+    Flap,
+    /// StatefulSets are created, their pods one after the other.
+    Stateful,
+    /// All StatefulSets get a new template.
+    StatefulRolling,
 }
 
 impl Phase {
@@ -27,6 +37,11 @@ impl Phase {
             Phase::Burst => "burst".to_owned(),
             Phase::Rolling => "rolling".to_owned(),
             Phase::Churn => "churn".to_owned(),
+            Phase::Jobs => "jobs".to_owned(),
+            Phase::Join => "join".to_owned(),
+            Phase::Flap => "flap".to_owned(),
+            Phase::Stateful => "stateful".to_owned(),
+            Phase::StatefulRolling => "sts-rolling".to_owned(),
         }
     }
 }

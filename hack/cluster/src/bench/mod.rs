@@ -13,10 +13,12 @@ mod daemon;
 mod end_state;
 mod figures;
 mod home;
+mod kinds;
 mod machine;
 mod manifests;
 mod minimum;
 mod observer;
+mod owners;
 mod phases;
 mod plane;
 mod report;
@@ -39,6 +41,7 @@ use self::home::Home;
 pub use self::machine::Steadiness;
 pub use self::report::{Difference, Report, Round};
 pub use self::scale::Scale;
+use self::subject::Controllers;
 pub use self::subject::Subject;
 pub use self::table::{Bar, Row};
 use crate::progress::Progress;
@@ -53,10 +56,44 @@ const TRIES: usize = 2;
 pub struct Options {
     /// Who is measured.
     pub subjects: Vec<Subject>,
+    /// Which kinds.
+    pub kinds: Vec<Kind>,
     /// Steady rounds wanted.
     pub rounds: usize,
     /// How large.
     pub scale: Scale,
+}
+
+/// What the phases are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Deployments, ReplicaSets and ReplicationControllers, at every size.
+    Replicas,
+    /// Jobs.
+    Jobs,
+    /// DaemonSets.
+    DaemonSets,
+    /// StatefulSets.
+    StatefulSets,
+}
+
+/// One cluster on which the subjects run one after the other.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    Size(usize),
+    Kind(Controllers),
+}
+
+impl Options {
+    fn courses(&self) -> Vec<Course> {
+        let of = |kind: &Kind| match kind {
+            Kind::Replicas => self.scale.pods.iter().copied().map(Course::Size).collect(),
+            Kind::Jobs => vec![Course::Kind(Controllers::Jobs)],
+            Kind::DaemonSets => vec![Course::Kind(Controllers::DaemonSets)],
+            Kind::StatefulSets => vec![Course::Kind(Controllers::StatefulSets)],
+        };
+        self.kinds.iter().flat_map(of).collect()
+    }
 }
 
 /// Runs the workload controllers' bench. The report is also written to `target/bench/workloads.json`.
@@ -128,10 +165,14 @@ fn round(
     let mut readings = vec![machine::read()?];
     let mut figures: BTreeMap<Subject, PhaseFigures> = BTreeMap::new();
     let mut differences = BTreeMap::new();
-    for pods in &options.scale.pods {
+    for course in options.courses() {
         let mut ends = BTreeMap::new();
         for subject in order {
-            let leg = phases::leg(home, &options.scale, (*subject, manager), *pods, progress)?;
+            let (scale, who) = (&options.scale, (*subject, manager));
+            let leg = match course {
+                Course::Size(pods) => phases::leg(home, scale, who, pods, progress)?,
+                Course::Kind(controllers) => kinds::leg(home, scale, who, controllers, progress)?,
+            };
             readings.push(machine::read()?);
             figures.entry(*subject).or_default().extend(leg.figures);
             ends.insert(*subject, leg.ends);
@@ -149,7 +190,7 @@ fn round(
 
 fn check(options: &Options) -> Result<()> {
     let scale = &options.scale;
-    if options.subjects.is_empty() || options.rounds == 0 || scale.pods.is_empty() {
+    if options.subjects.is_empty() || options.rounds == 0 || options.courses().is_empty() {
         bail!("nothing to run: at least one subject, one round and one size are needed");
     }
     if let Some(pods) = scale.pods.iter().find(|pods| !pods.is_multiple_of(scale.replicas)) {

@@ -1,4 +1,4 @@
-//! Keeps a `World` current: lists pods and Deployments, then watches them from there.
+//! Keeps a `World` current: lists pods and their owners, then watches them from there.
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,10 +9,8 @@ use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
 
 use super::client::{Api, Change, Versioned};
-use super::world::{Deployment, Pod, World};
-
-const PODS: &str = "/api/v1/pods";
-const DEPLOYMENTS: &str = "/apis/apps/v1/deployments";
+use super::owners::{DaemonSet, Deployment, Job, StatefulSet};
+use super::world::{Pod, World};
 
 /// The bench's eyes. They close when the API server ends.
 #[derive(Debug)]
@@ -23,28 +21,28 @@ pub(crate) struct Observer {
 
 impl Observer {
     pub(crate) fn start(api: &Api) -> Result<Self> {
-        let mut world = World::default();
-        let now = Instant::now();
-        let pods = api.list::<Pod>(PODS, |pod| world.pod(pod, false, now))?;
-        let deployments = api.list::<Deployment>(DEPLOYMENTS, |deployment| world.deployment(&deployment))?;
-        let observer = Self { world: Arc::new(Mutex::new(world)), ended: Arc::default() };
-        observer.follow(api, PODS, pods, |world, change: Change<Pod>| {
-            world.pod(change.object, change.deleted, Instant::now());
-        });
-        observer.follow(api, DEPLOYMENTS, deployments, |world, change: Change<Deployment>| {
-            world.deployment(&change.object);
-        });
+        let observer = Self { world: Arc::default(), ended: Arc::default() };
+        observer.see(api, "/api/v1/pods", |world, pod: Pod, gone| world.pod(pod, gone, Instant::now()))?;
+        // What is gone is not done; no phase deletes an owner.
+        observer.see(api, "/apis/apps/v1/deployments", |world, owner: Deployment, _| world.owner(&owner))?;
+        observer
+            .see(api, "/apis/apps/v1/statefulsets", |world, owner: StatefulSet, _| world.owner(&owner))?;
+        observer
+            .see(api, "/apis/apps/v1/daemonsets", |world, owner: DaemonSet, _| world.daemon_set(&owner))?;
+        observer.see(api, "/apis/batch/v1/jobs", |world, owner: Job, _| world.owner(&owner))?;
         Ok(observer)
     }
 
-    fn follow<T>(&self, api: &Api, path: &'static str, version: String, apply: fn(&mut World, Change<T>))
+    /// Lists what is there, then follows the changes.
+    fn see<T>(&self, api: &Api, path: &'static str, apply: fn(&mut World, T, bool)) -> Result<()>
     where
         T: DeserializeOwned + Versioned + 'static,
     {
+        let version = api.list::<T>(path, |object| apply(&mut self.world(), object, false))?;
         let (api, world, ended) = (api.clone(), Arc::clone(&self.world), Arc::clone(&self.ended));
         thread::spawn(move || {
-            let result = api.follow(path, "", version, |change| {
-                apply(&mut lock(&world), change);
+            let result = api.follow(path, "", version, |change: Change<T>| {
+                apply(&mut lock(&world), change.object, change.deleted);
                 ControlFlow::Continue(())
             });
             if let Err(error) = result {
@@ -52,6 +50,7 @@ impl Observer {
                 let _ = ended.set(format!("{error:#}"));
             }
         });
+        Ok(())
     }
 
     pub(crate) fn world(&self) -> MutexGuard<'_, World> {

@@ -15,7 +15,7 @@ use super::manifests;
 use super::run::Run;
 use super::saved;
 use super::scale::Scale;
-use super::subject::{Quiet, Subject};
+use super::subject::{Controllers, Quiet, Subject};
 use crate::progress::Progress;
 
 /// What one subject made of one size.
@@ -38,7 +38,7 @@ pub(crate) fn leg(
     let mut leg = Leg::default();
     let name = subject.0.name();
     let mut step = progress.step(format!("{name}: start on {pods} pods"));
-    let mut run = Run::start(home, subject.0, subject.1, pods == 0 || busy)?;
+    let mut run = Run::start(home, subject.0, subject.1, Controllers::Replicas, pods == 0 || busy)?;
     leg.start(&mut run, scale, pods)?;
     step.done_with(&leg.summary(Phase::Start(pods)));
     if pods == 0 {
@@ -116,13 +116,13 @@ impl Leg {
         self.end(run, Phase::Churn, figures)
     }
 
-    fn end(&mut self, run: &Run<'_>, phase: Phase, figures: Figures) -> Result<()> {
+    pub(super) fn end(&mut self, run: &Run<'_>, phase: Phase, figures: Figures) -> Result<()> {
         self.figures.insert(phase, figures);
         self.ends.insert(phase, end_state::read(&run.api()?)?);
         Ok(())
     }
 
-    fn summary(&self, phase: Phase) -> String {
+    pub(super) fn summary(&self, phase: Phase) -> String {
         let Some(figures) = self.figures.get(&phase) else { return String::new() };
         let mib = figures.rss as f64 / f64::from(1 << 20);
         format!("{:.2} CPU-s, {mib:.1} MiB, {} writes", figures.cpu_seconds, figures.writes)
@@ -130,7 +130,7 @@ impl Leg {
 }
 
 /// Waits for the end of a rollout, then for the subject's quiet; the time counts to the first.
-fn finish(run: &mut Run<'_>, wanted: &BTreeMap<String, u64>, pods: usize) -> Result<Quiet> {
+pub(super) fn finish(run: &mut Run<'_>, wanted: &BTreeMap<String, u64>, pods: usize) -> Result<Quiet> {
     let done: Instant = run.wait_done(wanted, Scale::patience(pods), |_| ())?;
     let quiet = run.wait_quiet()?;
     Ok(Quiet { since: done, reached: quiet.reached })

@@ -173,6 +173,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::bench::Kind;
     use crate::bench::calls::Calls;
 
     pub(crate) fn report() -> Report {
@@ -202,6 +203,7 @@ pub(crate) mod tests {
         };
         let options = Options {
             subjects: vec![Subject::Ours, Subject::Kcm],
+            kinds: vec![Kind::Replicas],
             rounds: 2,
             scale: Scale { pods: vec![0, 200], ..Scale::quick() },
         };

@@ -16,7 +16,7 @@ use super::home::{Home, User};
 use super::manifests;
 use super::observer::Observer;
 use super::plane::Plane;
-use super::subject::{Quiet, Running, Subject};
+use super::subject::{Controllers, Quiet, Running, Subject};
 use crate::interrupt;
 
 const POLL: Duration = Duration::from_millis(100);
@@ -53,6 +53,7 @@ impl<'a> Run<'a> {
         home: &'a Home,
         subject: Subject,
         manager: Option<&Path>,
+        controllers: Controllers,
         alive: bool,
     ) -> Result<Self> {
         let mut plane = Plane::start(home)?;
@@ -67,7 +68,7 @@ impl<'a> Run<'a> {
         let apiserver_cpu = plane.apiserver_cpu()?;
         let bench_cpu = own_cpu()?;
         let started = Mark { at: Instant::now(), cpu: Duration::ZERO, apiserver_cpu, bench_cpu, audit: 0 };
-        let subject = Running::start(subject, home, &plane, manager)?;
+        let subject = Running::start(subject, home, &plane, manager, controllers)?;
         Ok(Self { subject, plane, observer, binder, home, started })
     }
 
@@ -89,7 +90,7 @@ impl<'a> Run<'a> {
     }
 
     /// The figures since `mark`. `pod_writes` is the number of creates and deletes that the phase needs, `limit`
-    /// the number of active pods that no Deployment may exceed.
+    /// the number of active pods that no owner may exceed.
     pub(crate) fn figures(&self, mark: &Mark, end: Quiet, pod_writes: u64, limit: u64) -> Result<Figures> {
         self.observer.check()?;
         let (calls, _) = Calls::read(&self.home.audit_log(), mark.audit)?;
@@ -135,7 +136,7 @@ impl<'a> Run<'a> {
         Ok(wanted)
     }
 
-    /// Waits until each Deployment says that it is done at its generation.
+    /// Waits until each owner's status says that it is done at its generation.
     pub(crate) fn wait_done(
         &mut self,
         wanted: &BTreeMap<String, u64>,
@@ -156,7 +157,7 @@ impl<'a> Run<'a> {
             if begun.elapsed() > limit {
                 let log = self.subject.log_tail();
                 bail!(
-                    "{unfinished} of {} Deployments are not done after {} s ({ready} pods ready); the end of the \
+                    "{unfinished} of {} owners are not done after {} s ({ready} pods ready); the end of the \
                      subject's log:\n{log}",
                     wanted.len(),
                     limit.as_secs()

@@ -11,7 +11,7 @@ use super::manifests::{self, NAMESPACES, NODES};
 use super::plane::Plane;
 use super::run::Run;
 use super::scale::Scale;
-use super::subject::Subject;
+use super::subject::{Controllers, Subject};
 use crate::process::{command, run};
 use crate::progress::Progress;
 use crate::setup;
@@ -87,7 +87,7 @@ fn make_empty(home: &Home, progress: &Progress) -> Result<()> {
 /// Upstream's controllers bring the Deployments to their fixed point, so that it is one of upstream's.
 fn make_full(home: &Home, scale: &Scale, pods: usize, progress: &Progress) -> Result<()> {
     let mut step = progress.step(format!("make the cluster with {pods} pods (once)"));
-    let mut run = Run::start(home, Subject::Kcm, None, true)?;
+    let mut run = Run::start(home, Subject::Kcm, None, Controllers::Replicas, true)?;
     let wanted = run.create_deployments(scale.deployments(pods), scale.replicas)?;
     run.wait_done(&wanted, Scale::patience(pods), |ready| {
         step.update(format!("make the cluster with {pods} pods (once), {ready} ready"));

@@ -20,6 +20,18 @@ pub struct Scale {
     pub churn_rate: u32,
     /// See `churn_rate`.
     pub churn: Duration,
+    /// Jobs created at once on the empty cluster, and pods of each, all of which run at the same time.
+    pub jobs: usize,
+    /// See `jobs`.
+    pub job_pods: usize,
+    /// DaemonSets that wait for nodes.
+    pub daemon_sets: usize,
+    /// Nodes after all have joined; every tenth is lost for a while afterwards.
+    pub nodes: usize,
+    /// StatefulSets created at once on the empty cluster, and pods of each.
+    pub stateful_sets: usize,
+    /// See `stateful_sets`.
+    pub stateful_replicas: usize,
     /// From quiet to the reading of the memory, so that a runtime can give back what starting took.
     pub settle: Duration,
 }
@@ -34,6 +46,12 @@ impl Scale {
             rolling: 20,
             churn_rate: 500,
             churn: Duration::from_secs(60),
+            jobs: 2_000,
+            job_pods: 5,
+            daemon_sets: 3,
+            nodes: 500,
+            stateful_sets: 100,
+            stateful_replicas: 20,
             settle: Duration::from_secs(30),
         }
     }
@@ -47,6 +65,12 @@ impl Scale {
             rolling: 2,
             churn_rate: 100,
             churn: Duration::from_secs(10),
+            jobs: 40,
+            job_pods: 5,
+            daemon_sets: 3,
+            nodes: 70,
+            stateful_sets: 5,
+            stateful_replicas: 4,
             settle: Duration::from_secs(5),
         }
     }

@@ -25,6 +25,43 @@ pub enum Subject {
     Kcm,
 }
 
+/// Which controllers a subject runs: those that have something to do, so that each is weighed for its own work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Controllers {
+    /// Deployment, ReplicaSet, ReplicationController.
+    Replicas,
+    /// Job and what removes finished ones.
+    Jobs,
+    /// DaemonSet.
+    DaemonSets,
+    /// StatefulSet.
+    StatefulSets,
+}
+
+impl Controllers {
+    /// As trysail-manager calls them.
+    fn ours(self) -> &'static str {
+        match self {
+            Controllers::Replicas => "deployment,replicaset,replicationcontroller",
+            Controllers::Jobs => "job,ttl-after-finished",
+            Controllers::DaemonSets => "daemonset",
+            Controllers::StatefulSets => "statefulset",
+        }
+    }
+
+    /// As kube-controller-manager calls them.
+    fn upstream(self) -> &'static str {
+        match self {
+            Controllers::Replicas => {
+                "deployment-controller,replicaset-controller,replicationcontroller-controller"
+            }
+            Controllers::Jobs => "job-controller,ttl-after-finished-controller",
+            Controllers::DaemonSets => "daemonset-controller",
+            Controllers::StatefulSets => "statefulset-controller",
+        }
+    }
+}
+
 /// No client limits: what counts is the work, not the throttle.
 const QPS: u32 = 10_000;
 
@@ -55,6 +92,7 @@ impl Subject {
         kubeconfig: &Path,
         port: u16,
         manager: Option<&Path>,
+        controllers: Controllers,
     ) -> Result<Vec<String>> {
         let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
         let words = match self {
@@ -62,7 +100,7 @@ impl Subject {
                 manager.context("trysail-manager was not built")?.display().to_string(),
                 kubeconfig,
                 "--api=native".to_owned(),
-                "--controllers=deployment,replicaset,replicationcontroller".to_owned(),
+                format!("--controllers={}", controllers.ours()),
                 "--leader-elect=false".to_owned(),
                 "--skip-native-check".to_owned(),
                 format!("--bind-address=127.0.0.1:{port}"),
@@ -71,8 +109,7 @@ impl Subject {
             Subject::Kcm => vec![
                 home.program("kube-controller-manager").display().to_string(),
                 kubeconfig,
-                "--controllers=deployment-controller,replicaset-controller,replicationcontroller-controller"
-                    .to_owned(),
+                format!("--controllers={}", controllers.upstream()),
                 format!("--kube-api-qps={QPS}"),
                 format!("--kube-api-burst={QPS}"),
                 "--leader-elect=false".to_owned(),
@@ -127,6 +164,7 @@ impl Running {
         home: &Home,
         plane: &Plane<'_>,
         manager: Option<&Path>,
+        controllers: Controllers,
     ) -> Result<Self> {
         let [port] = free_ports()?;
         let account = Account::open()?;
@@ -134,7 +172,7 @@ impl Running {
         let mut args = vec!["-c".to_owned(), ENTER.to_owned(), "enter".to_owned()];
         args.extend(account.dirs().map(|dir| dir.display().to_string()));
         args.push("--".to_owned());
-        args.extend(subject.command_line(home, &kubeconfig, port, manager)?);
+        args.extend(subject.command_line(home, &kubeconfig, port, manager, controllers)?);
         let daemon = Daemon::start(subject.name(), Path::new("sh"), &args, &home.logs())?;
         Ok(Self { daemon, account })
     }

@@ -133,7 +133,7 @@ const FIGURES: &[Figure] = &[
         digits: 1,
         take: |f| Some(f.seconds),
         goal: |_, _| Goal::None,
-        phases: |phase| phase != Phase::Churn,
+        phases: |phase| !matches!(phase, Phase::Churn | Phase::Flap),
     },
     Figure {
         name: "writes",
@@ -158,6 +158,23 @@ const FIGURES: &[Figure] = &[
         take: |f| (f.minimum_writes > 0).then(|| f.writes as f64 / f.minimum_writes as f64),
         goal: |_, _| Goal::Ours(WRITES_BAR),
         phases: |phase| !matches!(phase, Phase::Start(_)),
+    },
+    Figure {
+        name: "pod writes / finished pod",
+        digits: 3,
+        take: |f| {
+            let finished = f.calls.count("create pods");
+            (finished > 0).then(|| f.calls.later_pod_writes() as f64 / finished as f64)
+        },
+        goal: |_, _| Goal::Ours(WRITES_BAR),
+        phases: |phase| phase == Phase::Jobs,
+    },
+    Figure {
+        name: "pods deleted",
+        digits: 0,
+        take: |f| Some(f.calls.count("delete pods") as f64),
+        goal: |_, _| Goal::Ours(0.0),
+        phases: |phase| matches!(phase, Phase::Jobs | Phase::Join | Phase::Flap | Phase::Stateful),
     },
     Figure {
         name: "events",

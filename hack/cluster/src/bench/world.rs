@@ -1,4 +1,4 @@
-//! What the bench sees of the pods and Deployments, kept from its own watches: no subject's word is taken for it.
+//! What the bench sees of the pods and their owners, kept from its own watches: no subject's word is taken for it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::client::Versioned;
 use super::minimum::Coalesced;
+use super::owners;
 
 /// A pod, as far as it counts.
 #[derive(Debug, Deserialize)]
@@ -42,6 +43,7 @@ struct PodLabels {
 
 #[derive(Debug, Deserialize)]
 struct Owner {
+    kind: String,
     uid: String,
     #[serde(default)]
     controller: bool,
@@ -49,6 +51,8 @@ struct Owner {
 
 #[derive(Debug, Default, Deserialize)]
 struct PodStatus {
+    #[serde(default)]
+    phase: String,
     #[serde(default)]
     conditions: Vec<Condition>,
 }
@@ -65,50 +69,13 @@ impl Versioned for Pod {
     }
 }
 
-/// A Deployment, as far as it counts.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Deployment {
-    metadata: DeploymentMeta,
-    spec: DeploymentSpec,
-    #[serde(default)]
-    status: DeploymentStatus,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct DeploymentMeta {
-    name: String,
-    namespace: String,
-    resource_version: String,
-    generation: u64,
-}
-
-impl Versioned for Deployment {
-    fn version(&self) -> &str {
-        &self.metadata.resource_version
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct DeploymentSpec {
-    replicas: u64,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct DeploymentStatus {
-    observed_generation: u64,
-    replicas: u64,
-    updated_replicas: u64,
-    available_replicas: u64,
-}
-
 /// Numbers of pods from which an owner's status follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     active: u64,
     ready: u64,
     terminating: u64,
+    finished: u64,
     /// Active ones of the newest template.
     updated: u64,
 }
@@ -118,11 +85,14 @@ struct Counts {
 struct Seen {
     name: String,
     namespace: String,
-    deployment: Arc<str>,
-    owner: Arc<str>,
+    /// The Deployment, or whatever else a user created.
+    top: Arc<str>,
+    /// The ReplicaSet between it and a Deployment, by uid.
+    set: Option<Arc<str>>,
     revision: u32,
     ready: bool,
     terminating: bool,
+    finished: bool,
 }
 
 #[derive(Debug, Default)]
@@ -146,7 +116,10 @@ struct Rollout {
 pub(crate) struct World {
     pods: HashMap<String, Seen>,
     replica_sets: HashMap<Arc<str>, Replicas>,
-    deployments: HashMap<Arc<str>, Rollout>,
+    /// Deployments, StatefulSets, DaemonSets and Jobs.
+    tops: HashMap<Arc<str>, Rollout>,
+    /// A DaemonSet is not done on fewer nodes.
+    pub(crate) expected_nodes: u64,
 }
 
 impl World {
@@ -169,14 +142,16 @@ impl World {
         }
     }
 
-    /// An event of the Deployments' watch.
-    pub(crate) fn deployment(&mut self, deployment: &Deployment) {
-        let key = format!("{}/{}", deployment.metadata.namespace, deployment.metadata.name);
-        let (wanted, status) = (deployment.spec.replicas, &deployment.status);
-        let done = status.observed_generation >= deployment.metadata.generation
-            && [status.replicas, status.updated_replicas, status.available_replicas] == [wanted; 3];
-        let rollout = self.deployments.entry(key.into()).or_default();
-        rollout.done_generation = done.then_some(deployment.metadata.generation);
+    /// An event of an owner's watch.
+    pub(crate) fn owner(&mut self, owner: &impl owners::Owner) {
+        self.tops.entry(owner.key().into()).or_default().done_generation = owner.done_generation();
+    }
+
+    /// An event of the DaemonSets' watch.
+    pub(crate) fn daemon_set(&mut self, set: &owners::DaemonSet) {
+        use owners::Owner as _;
+        let done = set.done_generation().filter(|_| set.nodes() >= self.expected_nodes);
+        self.tops.entry(set.key().into()).or_default().done_generation = done;
     }
 
     fn count(&mut self, pod: &Seen, add: bool) {
@@ -185,24 +160,28 @@ impl World {
                 *number = if add { *number + 1 } else { number.saturating_sub(1) };
             }
         };
-        let (active, ready) = (!pod.terminating, pod.ready && !pod.terminating);
-        let set = self.replica_sets.entry(Arc::clone(&pod.owner)).or_default();
-        let rollout = self.deployments.entry(Arc::clone(&pod.deployment)).or_default();
-        for counts in [&mut set.counts, &mut rollout.counts] {
+        let active = !pod.terminating && !pod.finished;
+        let numbers = |counts: &mut Counts| {
             change(&mut counts.active, active);
-            change(&mut counts.ready, ready);
+            change(&mut counts.ready, pod.ready && active);
             change(&mut counts.terminating, pod.terminating);
+            change(&mut counts.finished, pod.finished);
+        };
+        if let Some(set) = &pod.set {
+            numbers(&mut self.replica_sets.entry(Arc::clone(set)).or_default().counts);
         }
+        let rollout = self.tops.entry(Arc::clone(&pod.top)).or_default();
+        numbers(&mut rollout.counts);
         change(rollout.active_by_revision.entry(pod.revision).or_default(), active);
         rollout.counts.updated = rollout.active_by_revision.last_key_value().map_or(0, |(_, count)| *count);
         rollout.most_active = rollout.most_active.max(rollout.counts.active);
     }
 
     fn settle(&mut self, pod: &Seen, now: Instant) {
-        if let Some(set) = self.replica_sets.get_mut(&pod.owner) {
+        if let Some(set) = pod.set.as_ref().and_then(|set| self.replica_sets.get_mut(set)) {
             set.status.set(set.counts, now);
         }
-        if let Some(rollout) = self.deployments.get_mut(&pod.deployment) {
+        if let Some(rollout) = self.tops.get_mut(&pod.top) {
             rollout.status.set(rollout.counts, now);
         }
     }
@@ -210,7 +189,7 @@ impl World {
     /// Forgets what was counted so far: a phase begins.
     pub(crate) fn begin_phase(&mut self) {
         self.take_status_writes();
-        for rollout in self.deployments.values_mut() {
+        for rollout in self.tops.values_mut() {
             rollout.most_active = rollout.counts.active;
         }
     }
@@ -218,19 +197,19 @@ impl World {
     /// The least number of status writes since the phase began.
     pub(crate) fn take_status_writes(&mut self) -> u64 {
         let sets = self.replica_sets.values_mut().map(|set| set.status.take()).sum::<u64>();
-        sets + self.deployments.values_mut().map(|rollout| rollout.status.take()).sum::<u64>()
+        sets + self.tops.values_mut().map(|rollout| rollout.status.take()).sum::<u64>()
     }
 
-    /// By how many active pods the worst Deployment exceeded `limit` since the phase began.
+    /// By how many active pods the worst owner exceeded `limit` since the phase began.
     pub(crate) fn overshoot(&self, limit: u64) -> u64 {
-        let most = self.deployments.values().map(|rollout| rollout.most_active).max();
+        let most = self.tops.values().map(|rollout| rollout.most_active).max();
         most.unwrap_or(0).saturating_sub(limit)
     }
 
-    /// Which of these Deployments have not been told done at the named generation.
+    /// Which of these owners have not been told done at the named generation.
     pub(crate) fn unfinished(&self, wanted: &BTreeMap<String, u64>) -> usize {
         let done = |(key, generation): &(&String, &u64)| {
-            let seen = self.deployments.get(key.as_str()).and_then(|rollout| rollout.done_generation);
+            let seen = self.tops.get(key.as_str()).and_then(|rollout| rollout.done_generation);
             seen.is_some_and(|done| done >= **generation)
         };
         wanted.len() - wanted.iter().filter(done).count()
@@ -255,13 +234,14 @@ impl Seen {
         let ready = pod.status.conditions.iter().any(|c| c.r#type == "Ready" && c.status == "True");
         let owner = meta.owner_references.into_iter().find(|owner| owner.controller)?;
         Some(Self {
-            deployment: format!("{}/{}", meta.namespace, meta.labels.app?).into(),
-            owner: owner.uid.into(),
+            top: format!("{}/{}", meta.namespace, meta.labels.app?).into(),
+            set: (owner.kind == "ReplicaSet").then(|| owner.uid.into()),
             revision: meta.labels.revision?.parse().ok()?,
             name: meta.name,
             namespace: meta.namespace,
             ready,
             terminating: meta.deletion_timestamp.is_some(),
+            finished: ["Succeeded", "Failed"].contains(&pod.status.phase.as_str()),
         })
     }
 }
@@ -278,7 +258,7 @@ mod tests {
             "metadata": {
                 "name": name, "namespace": "bench-0", "uid": format!("uid-{name}"), "resourceVersion": "1",
                 "labels": {manifests::APP: "web-0000", manifests::REVISION: revision.to_string()},
-                "ownerReferences": [{"uid": format!("rs-{revision}"), "controller": true}],
+                "ownerReferences": [{"kind": "ReplicaSet", "uid": format!("rs-{revision}"), "controller": true}],
             },
             "status": {"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
         });
@@ -312,11 +292,11 @@ mod tests {
         let (mut world, now) = (World::default(), Instant::now());
         world.pod(pod("a", 1, true, false), false, now);
         world.pod(pod("b", 2, false, false), false, now);
-        let counts = |world: &World| world.deployments[&key()].counts;
-        assert_eq!(counts(&world), Counts { active: 2, ready: 1, terminating: 0, updated: 1 });
+        let counts = |world: &World| world.tops[&key()].counts;
+        assert_eq!(counts(&world), Counts { active: 2, ready: 1, updated: 1, ..Counts::default() });
         world.pod(pod("b", 2, false, false), true, now);
         world.pod(pod("a", 1, true, true), false, now);
-        assert_eq!(counts(&world), Counts { active: 0, ready: 0, terminating: 1, updated: 0 });
+        assert_eq!(counts(&world), Counts { terminating: 1, ..Counts::default() });
         assert_eq!(world.replica_sets["rs-1"].counts.terminating, 1);
     }
 
@@ -332,22 +312,15 @@ mod tests {
         assert_eq!(world.take_status_writes(), 4);
     }
 
-    /// Done means done at that generation: the status of before an update says nothing.
+    /// A Job's pod that finished is neither active nor too many, and its Job alone writes.
     #[test]
-    fn a_deployment_is_finished_at_its_generation() {
-        let mut world = World::default();
-        let deployment = |generation: u64, observed: u64| {
-            let status = json!({"observedGeneration": observed, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 3});
-            let meta = json!({"name": "web-0000", "namespace": "bench-0", "resourceVersion": "1", "generation": generation});
-            serde_json::from_value(json!({"metadata": meta, "spec": {"replicas": 3}, "status": status}))
-                .unwrap()
-        };
-        let wanted = |generation: u64| BTreeMap::from([(key().to_string(), generation)]);
-        world.deployment(&deployment(1, 1));
-        assert_eq!((world.unfinished(&wanted(1)), world.unfinished(&wanted(2))), (0, 1));
-        world.deployment(&deployment(2, 1));
-        assert_eq!(world.unfinished(&wanted(2)), 1);
-        world.deployment(&deployment(2, 2));
-        assert_eq!(world.unfinished(&wanted(2)), 0);
+    fn a_finished_pod_of_a_job_is_counted_once() {
+        let (mut world, start) = (World::default(), Instant::now());
+        let mut object = pod("a", 1, false, false);
+        object.metadata.owner_references[0].kind = "Job".to_owned();
+        object.status.phase = "Succeeded".to_owned();
+        world.pod(object, false, start);
+        assert_eq!(world.tops[&key()].counts, Counts { finished: 1, ..Counts::default() });
+        assert_eq!((world.overshoot(0), world.take_status_writes()), (0, 1));
     }
 }

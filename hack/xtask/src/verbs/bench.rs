@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use trysail_cluster::bench::{self, Options, Scale, Subject};
+use trysail_cluster::bench::{self, Kind, Options, Scale, Subject};
 use trysail_cluster::progress::Progress;
 
 /// Arguments of `bench`.
@@ -14,7 +14,7 @@ pub(crate) struct BenchArgs {
 
 #[derive(Subcommand, Debug)]
 enum What {
-    /// Deployments, ReplicaSets and ReplicationControllers of the native kinds on simulated nodes.
+    /// The workload controllers for the native kinds on simulated nodes.
     Workloads(WorkloadsArgs),
 }
 
@@ -23,6 +23,9 @@ struct WorkloadsArgs {
     /// Who is measured.
     #[arg(long, value_enum, default_value = "both")]
     subject: Who,
+    /// Which kinds, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "replicas,jobs,daemonsets,statefulsets")]
+    kinds: Vec<Kinds>,
     /// Rounds on a steady machine; twice as many are tried.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
     rounds: u8,
@@ -48,6 +51,28 @@ enum Who {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kinds {
+    /// Deployments, ReplicaSets and ReplicationControllers.
+    Replicas,
+    Jobs,
+    #[value(name = "daemonsets")]
+    DaemonSets,
+    #[value(name = "statefulsets")]
+    StatefulSets,
+}
+
+impl From<Kinds> for Kind {
+    fn from(kinds: Kinds) -> Self {
+        match kinds {
+            Kinds::Replicas => Kind::Replicas,
+            Kinds::Jobs => Kind::Jobs,
+            Kinds::DaemonSets => Kind::DaemonSets,
+            Kinds::StatefulSets => Kind::StatefulSets,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
     Json,
@@ -67,7 +92,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         Who::Kcm => vec![Subject::Kcm],
         Who::Both => vec![Subject::Ours, Subject::Kcm],
     };
-    let options = Options { subjects, rounds: usize::from(args.rounds), scale };
+    let kinds = args.kinds.iter().copied().map(Kind::from).collect();
+    let options = Options { subjects, kinds, rounds: usize::from(args.rounds), scale };
     let report = bench::workloads(&options, &Progress::new())?;
     match args.output {
         Output::Table => println!("{}", report.text()),
