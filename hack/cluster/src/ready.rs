@@ -71,6 +71,9 @@ impl Start<'_> {
             routes = node_routes(&list, self.config, subnet);
             Ok(routes.len() == wanted)
         })?;
+        // A kubelet may not give itself this label; `kubectl get nodes` shows it as the node's role.
+        let role = "node-role.kubernetes.io/control-plane=";
+        self.kubectl("admin", &["label", "--overwrite", "node", CONTROL_PLANE, role])?;
         Ok(routes)
     }
 
