@@ -29,6 +29,12 @@ pub(crate) struct TestArgs {
     /// Only what needs no cluster: lint, unit, property, scenario and drift tests.
     #[arg(long)]
     no_cluster: bool,
+    /// Only what needs a cluster.
+    #[arg(long, conflicts_with = "no_cluster")]
+    only_cluster: bool,
+    /// How often the end-to-end tests and upstream's specs run, one round after the other on one cluster.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    rounds: u8,
     /// Leave the tests' cluster up.
     #[arg(long)]
     keep: bool,
@@ -40,10 +46,14 @@ pub(crate) fn run(arguments: &TestArgs) -> Result<()> {
     if !stages.run("setup", |_| setup::for_tests()) {
         return stages.finish();
     }
-    stages.run("lint", |_| lint::lint(&lint::LintArgs::default()));
-    stages.run("unit, property, scenario and drift tests", without_cluster);
+    if arguments.only_cluster {
+        stages.run("build", |_| run_command(cargo(&["build", "--workspace", "--bins", "--locked"])));
+    } else {
+        stages.run("lint", |_| lint::lint(&lint::LintArgs::default()));
+        stages.run("unit, property, scenario and drift tests", without_cluster);
+    }
     if !arguments.no_cluster {
-        on_cluster(&mut stages, arguments.keep);
+        on_cluster(&mut stages, arguments);
     }
     stages.finish()
 }
@@ -61,7 +71,7 @@ fn program(name: &str) -> PathBuf {
     root().join("target/debug").join(name)
 }
 
-fn on_cluster(stages: &mut Stages, keep: bool) {
+fn on_cluster(stages: &mut Stages, arguments: &TestArgs) {
     let mut cluster = None;
     stages.run("a cluster with our manager in both faces", |_| {
         cluster = Some(bring_up(&Progress::new())?);
@@ -69,10 +79,15 @@ fn on_cluster(stages: &mut Stages, keep: bool) {
     });
     if let Some(cluster) = &cluster {
         stages.run("manifests, accepted and refused", |counts| manifests(cluster, counts));
-        stages.run("end-to-end tests", |counts| end_to_end(cluster, counts));
-        stages.run("upstream's conformance specs of our kinds", conformance);
+        for round in 1..=arguments.rounds {
+            let ready = round == 1 || stages.run("the chart again", |_| install(cluster, &Progress::new()));
+            if ready {
+                stages.run("end-to-end tests", |counts| end_to_end(cluster, counts));
+                stages.run("upstream's conformance specs of our kinds", conformance);
+            }
+        }
     }
-    if !keep {
+    if !arguments.keep {
         stages.run("down", |_| down(CLUSTER, &Progress::new()));
         stages.run("nothing is left of a cluster", leftovers);
     }
@@ -89,8 +104,13 @@ fn bring_up(progress: &Progress) -> Result<Cluster> {
     down(CLUSTER, progress)?;
     let cluster = up(&config, progress)?;
     release::load_images(&cluster, &[ImageGroup::Own, ImageGroup::Demo, ImageGroup::Upstream], progress)?;
-    progress.run("helm install trysail-workloads", || release::install(&cluster, &[]))?;
+    install(&cluster, progress)?;
     Ok(cluster)
+}
+
+/// The last tests of a round remove the chart.
+fn install(cluster: &Cluster, progress: &Progress) -> Result<()> {
+    progress.run("helm install trysail-workloads", || release::install(cluster, &[]))
 }
 
 /// Tests that ask an API server where they are told of one.
