@@ -3,14 +3,18 @@
 use trysail_core::{
     Face,
     pod::Pod,
-    resource::{CONTROLLER_REVISIONS, NODES, PODS},
+    resource::{CONTROLLER_REVISIONS, NODES, PERSISTENT_VOLUME_CLAIMS, PODS},
 };
 use trysail_workloads::{
     cronjob::{self, CronJobPlanner},
     daemonset::{self, DaemonSetPlanner},
     deployment::{self, DeploymentPlanner},
     replicaset::{self, ReplicaSetPlanner},
-    views::{ControllerRevision, CronJob, DaemonSet, Deployment, Job, Node, ReplicaSet},
+    statefulset::{self, StatefulSetPlanner},
+    views::{
+        ControllerRevision, CronJob, DaemonSet, Deployment, Job, Node, PersistentVolumeClaim, ReplicaSet,
+        StatefulSet,
+    },
 };
 
 use crate::manager::{Cached, Registration};
@@ -21,6 +25,7 @@ pub fn all(face: Face) -> Vec<Registration> {
         deployments(face),
         replica_sets(face),
         replication_controllers(face),
+        stateful_sets(face),
         daemon_sets(face),
         cron_jobs(face),
     ]
@@ -70,5 +75,16 @@ fn replicas(planner: ReplicaSetPlanner) -> Registration {
     Registration::new(planner, planner.resource, |sets: Cached<ReplicaSet>, informers| {
         let pods = informers.of::<Pod>(PODS);
         move |key, context| replicaset::observe(key, context, &sets, &pods)
+    })
+}
+
+/// StatefulSets.
+pub fn stateful_sets(face: Face) -> Registration {
+    let planner = StatefulSetPlanner::new(face);
+    Registration::new(planner, planner.resource, move |sets: Cached<StatefulSet>, informers| {
+        let pods = informers.of::<Pod>(PODS);
+        let claims = informers.of::<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS);
+        let revisions = informers.of::<ControllerRevision>(CONTROLLER_REVISIONS);
+        move |key, context| statefulset::observe(planner, key, context, (&sets, &pods, &claims, &revisions))
     })
 }

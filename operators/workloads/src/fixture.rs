@@ -30,7 +30,9 @@ pub(crate) struct List<T>(Vec<Arc<T>>);
 
 impl<T: DeserializeOwned> List<T> {
     pub(crate) fn of(objects: &[Value]) -> Self {
-        Self(objects.iter().map(|object| Arc::new(serde_json::from_value(object.clone()).unwrap())).collect())
+        // Through text: raw members are not read out of a parsed value.
+        let read = |object: &Value| Arc::new(serde_json::from_str(&object.to_string()).unwrap());
+        Self(objects.iter().map(read).collect())
     }
 }
 

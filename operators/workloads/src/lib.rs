@@ -21,5 +21,6 @@ pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod replicaset;
+pub mod statefulset;
 
 pub use status_patch::StatusPace;

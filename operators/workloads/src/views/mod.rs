@@ -10,9 +10,11 @@ mod daemon_set;
 mod deployment;
 mod job;
 mod node;
+mod persistent_volume_claim;
 mod placement;
 mod replica_set;
 mod selector;
+mod stateful_set;
 
 pub use annotations::Annotations;
 pub(crate) use annotations::LAST_APPLIED;
@@ -25,5 +27,10 @@ pub use job::{
     SuccessRule, UncountedPods,
 };
 pub use node::{Node, Taint};
+pub use persistent_volume_claim::PersistentVolumeClaim;
 pub use placement::{Placement, Requirement, Term, Toleration};
 pub use replica_set::{ReplicaSet, ReplicaSetStatus};
+pub use stateful_set::{
+    ClaimRetention, ClaimTemplate, PodManagementPolicy, StatefulSet, StatefulSetStatus,
+    StatefulSetUpdateStrategy,
+};

@@ -9,3 +9,4 @@ mod lessons;
 mod properties;
 mod scenarios;
 mod soak;
+mod statefulset;

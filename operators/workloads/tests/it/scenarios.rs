@@ -44,3 +44,8 @@ fn replicaset() {
 fn daemonset() {
     check("daemonset");
 }
+
+#[test]
+fn statefulset() {
+    check("statefulset");
+}

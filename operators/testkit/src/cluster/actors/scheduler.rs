@@ -48,10 +48,11 @@ impl Cluster {
         for claim in self.list(PERSISTENT_VOLUME_CLAIMS) {
             let is_used = || {
                 self.list(PODS).iter().any(|pod| {
-                    let is_finished = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
                     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
                     let mut names = volumes.map(|volume| &volume["persistentVolumeClaim"]["claimName"]);
-                    !is_finished
+                    // As the protection controller sees it: a pod that is not on a node yet keeps no claim, one that
+                    // has finished does.
+                    pod["spec"]["nodeName"].is_string()
                         && pod["metadata"]["namespace"] == claim["metadata"]["namespace"]
                         && names.any(|name| *name == claim["metadata"]["name"])
                 })
