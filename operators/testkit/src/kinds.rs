@@ -1,7 +1,7 @@
 //! The controllers that a simulated manager runs: one small registration per kind.
 
 use trysail_core::{
-    Face,
+    Face, Resource,
     pod::Pod,
     resource::{CONTROLLER_REVISIONS, NODES, PERSISTENT_VOLUME_CLAIMS, PODS},
 };
@@ -9,8 +9,10 @@ use trysail_workloads::{
     cronjob::{self, CronJobPlanner},
     daemonset::{self, DaemonSetPlanner},
     deployment::{self, DeploymentPlanner},
+    job::{self, JobPlanner, OrphanPodPlanner},
     replicaset::{self, ReplicaSetPlanner},
     statefulset::{self, StatefulSetPlanner},
+    ttl_after_finished::{self, TtlAfterFinishedPlanner},
     views::{
         ControllerRevision, CronJob, DaemonSet, Deployment, Job, Node, PersistentVolumeClaim, ReplicaSet,
         StatefulSet,
@@ -28,6 +30,9 @@ pub fn all(face: Face) -> Vec<Registration> {
         stateful_sets(face),
         daemon_sets(face),
         cron_jobs(face),
+        jobs(face),
+        pods_of_gone_jobs(face),
+        ttl_after_finished(face),
     ]
 }
 
@@ -86,5 +91,29 @@ pub fn stateful_sets(face: Face) -> Registration {
         let claims = informers.of::<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS);
         let revisions = informers.of::<ControllerRevision>(CONTROLLER_REVISIONS);
         move |key, context| statefulset::observe(planner, key, context, (&sets, &pods, &claims, &revisions))
+    })
+}
+
+/// Jobs.
+pub fn jobs(face: Face) -> Registration {
+    Registration::new(JobPlanner::new(face), Resource::jobs(face), move |jobs: Cached<Job>, informers| {
+        let pods = informers.of::<Pod>(PODS);
+        move |key, context| job::observe(face, key, context, &jobs, &pods)
+    })
+}
+
+/// Pods whose Job is gone.
+pub fn pods_of_gone_jobs(face: Face) -> Registration {
+    Registration::new(OrphanPodPlanner::new(face), PODS, move |pods: Cached<Pod>, informers| {
+        let jobs = informers.of::<Job>(Resource::jobs(face));
+        move |key, context| job::observe_orphan(face, key, context, &pods, &jobs)
+    })
+}
+
+/// Finished Jobs whose time is up.
+pub fn ttl_after_finished(face: Face) -> Registration {
+    let planner = TtlAfterFinishedPlanner::new(face);
+    Registration::new(planner, Resource::jobs(face), move |jobs: Cached<Job>, _| {
+        move |key, context| ttl_after_finished::observe(key, context, &jobs)
     })
 }

@@ -15,12 +15,15 @@ mod kstatus;
 pub mod pod_body;
 pub mod pod_control;
 pub mod revision;
+mod slots;
 mod status_patch;
 
 pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
+pub mod job;
 pub mod replicaset;
 pub mod statefulset;
+pub mod ttl_after_finished;
 
 pub use status_patch::StatusPace;

@@ -19,7 +19,6 @@ mod failure;
 mod min_ready_seconds;
 mod plan;
 mod replicas;
-mod slots;
 mod snapshot;
 mod status;
 

@@ -9,8 +9,8 @@ use trysail_core::{
     pod::Pod,
 };
 
-use super::{replicas, slots};
-use crate::{StatusPace, views::ReplicaSet};
+use super::replicas;
+use crate::{StatusPace, slots, views::ReplicaSet};
 
 /// What is remembered between two looks at the same ReplicaSet. Lost on restart, harmlessly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 mod cron_jobs;
 mod daemonset;
 mod exhaustive;
+mod jobs;
 mod lessons;
 mod properties;
 mod scenarios;

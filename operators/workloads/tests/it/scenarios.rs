@@ -49,3 +49,8 @@ fn daemonset() {
 fn statefulset() {
     check("statefulset");
 }
+
+#[test]
+fn job() {
+    check("job");
+}

@@ -13,7 +13,7 @@ use trysail_core::{
 };
 
 /// The furthest slot on the ring among `remembered` and the children at hand.
-pub(super) fn furthest(owner: &Meta, remembered: Option<u32>, children: &[Arc<Pod>]) -> Option<u32> {
+pub(crate) fn furthest(owner: &Meta, remembered: Option<u32>, children: &[Arc<Pod>]) -> Option<u32> {
     let slots = children.iter().filter_map(|pod| slot_of(&pod.meta.key.name, &owner.key.name, &owner.uid));
     match remembered {
         None => slots.max(),
@@ -27,7 +27,7 @@ pub(super) fn furthest(owner: &Meta, remembered: Option<u32>, children: &[Arc<Po
 }
 
 /// The next `count` slots after `furthest` whose names nobody has taken.
-pub(super) fn free(
+pub(crate) fn free(
     owner: &Meta,
     furthest: Option<u32>,
     count: usize,

@@ -1,0 +1,291 @@
+//! Jobs: whatever pods, users and networks do, each finished pod is counted once, none is made after the end, and the
+//! end comes. A fault at every action, then properties.
+
+use proptest::{collection::vec, option, prelude::*};
+use serde_json::{Value, json};
+use trysail_core::{Face, Key, Resource, resource::PODS};
+use trysail_testkit::{
+    Cluster,
+    cluster::{Exit, Writer},
+    fixtures::{self, NAMESPACE},
+    kinds,
+    manager::Registration,
+    property::{Step, Subject, calm, exhaust, hostile, play, stormy},
+};
+
+/// A Job called `pi`, and its users.
+#[derive(Clone, Debug)]
+struct Jobs {
+    face: Face,
+    spec: Value,
+    /// The exit code of its pods in the end, and after how many ticks.
+    exit: Option<(i64, u32)>,
+}
+
+/// What users do.
+#[derive(Clone, Debug)]
+enum User {
+    Patch(Value),
+    /// Of an Indexed Job, both at once.
+    Elastic(i32),
+    Delete,
+    /// The pod of that place loses …
+    Owner(usize),
+    Selected(usize),
+    Finalizers(usize),
+}
+
+impl Jobs {
+    fn key() -> Key {
+        Key::new(NAMESPACE, "pi")
+    }
+
+    fn resource(&self) -> Resource {
+        Resource::jobs(self.face)
+    }
+
+    fn pod(cluster: &Cluster, place: usize) -> Option<Key> {
+        let pods = cluster.list(PODS);
+        let pod = pods.get(place.checked_rem(pods.len())?)?;
+        Some(Key::new(NAMESPACE, pod["metadata"]["name"].as_str()?))
+    }
+
+    fn edit_pod(cluster: &mut Cluster, place: usize, metadata: &Value) {
+        if let Some(key) = Self::pod(cluster, place) {
+            let patch = json!({"metadata": metadata});
+            drop(cluster.patch(PODS, &key, (None, 0), None, &patch, Writer::Other));
+        }
+    }
+}
+
+impl Subject for Jobs {
+    type Step = User;
+
+    fn controllers(&self) -> Vec<Registration> {
+        vec![kinds::jobs(self.face), kinds::pods_of_gone_jobs(self.face)]
+    }
+
+    fn set_up(&self, cluster: &mut Cluster) {
+        let mut manifest = fixtures::job(self.face, "pi", "v1");
+        let spec = manifest["spec"].as_object_mut().unwrap();
+        spec.extend(self.spec.as_object().unwrap().clone());
+        if let Some((code, after)) = self.exit {
+            cluster.kubelet.exits.insert("v1".to_owned(), Exit { after, code });
+        }
+        cluster.create(self.resource(), manifest, Writer::Other).unwrap();
+    }
+
+    fn step(&self, cluster: &mut Cluster, step: &User) {
+        // What the server refuses, it refuses.
+        match step {
+            User::Patch(patch) => {
+                drop(cluster.patch(self.resource(), &Self::key(), (None, 0), None, patch, Writer::Other));
+            }
+            User::Elastic(size) => {
+                if self.spec["completionMode"] == "Indexed" {
+                    let patch = json!({"spec": {"parallelism": size, "completions": size}});
+                    drop(cluster.patch(
+                        self.resource(),
+                        &Self::key(),
+                        (None, 0),
+                        None,
+                        &patch,
+                        Writer::Other,
+                    ));
+                }
+            }
+            User::Delete => drop(cluster.delete(self.resource(), &Self::key(), None, Writer::Other)),
+            User::Owner(place) => Self::edit_pod(cluster, *place, &json!({"ownerReferences": []})),
+            User::Selected(place) => {
+                let labels = json!({"batch.kubernetes.io/controller-uid": "another"});
+                Self::edit_pod(cluster, *place, &json!({"labels": labels}));
+            }
+            User::Finalizers(place) => Self::edit_pod(cluster, *place, &json!({"finalizers": []})),
+        }
+    }
+
+    /// Pods succeed from now on, and somebody wants them.
+    fn heal(&self, cluster: &mut Cluster) {
+        cluster.kubelet.exits.insert("v1".to_owned(), Exit { after: 1, code: 0 });
+        let Some(job) = cluster.get(self.resource(), &Self::key()) else { return };
+        let parallelism = job["spec"]["parallelism"].as_i64().unwrap_or(1).max(1);
+        let mut spec = json!({"suspend": false, "parallelism": parallelism});
+        if self.spec["completionMode"] == "Indexed" {
+            spec["completions"] = job["spec"]["completions"].clone();
+        }
+        let patch = json!({"spec": spec});
+        cluster.patch(self.resource(), &Self::key(), (None, 0), None, &patch, Writer::Other).unwrap();
+    }
+
+    fn is_as_wanted(&self, cluster: &Cluster) -> Result<(), String> {
+        let tracked = cluster.list(PODS).into_iter().find(|pod| {
+            let finalizers = pod["metadata"]["finalizers"].as_array().into_iter().flatten();
+            finalizers.filter_map(Value::as_str).any(|name| name.ends_with("/job-tracking"))
+        });
+        if let Some(pod) = tracked {
+            return Err(format!("a pod is still held: {}", pod["metadata"]));
+        }
+        let Some(job) = cluster.get(self.resource(), &Self::key()) else { return Ok(()) };
+        let conditions = job["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let said =
+            |kind: &str| conditions.iter().any(|held| held["type"] == kind && held["status"] == "True");
+        if !said("Complete") && !said("Failed") {
+            return Err(format!("neither complete nor failed: {}", job["status"]));
+        }
+        let wanted = job["spec"]["completions"].as_i64().unwrap_or(1);
+        let succeeded = job["status"]["succeeded"].as_i64().unwrap_or(0);
+        if said("Complete") && succeeded < wanted && job["spec"]["successPolicy"].is_null() {
+            return Err(format!("complete with {succeeded} of {wanted}"));
+        }
+        Ok(())
+    }
+
+    /// The longest back-off that these limits lead to, and a little.
+    fn patience(&self) -> usize {
+        900
+    }
+}
+
+fn spec() -> impl Strategy<Value = Value> {
+    let policy = json!({"rules": [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2]}},
+    ]});
+    let per_index = (0..3i32, option::of(0..3i32), any::<bool>());
+    let limits = (0..4i32, option::of(Just(policy)), any::<bool>(), option::of(40..90i32));
+    let indexed = (any::<bool>(), option::of(per_index), option::of(1..4i32));
+    ((0..5i32, option::weighted(0.8, 0..5i32)), limits, indexed).prop_map(
+        |(
+            (parallelism, completions),
+            (backoff, policy, failed_only, deadline),
+            (is_indexed, per_index, enough),
+        )| {
+            let mut spec = json!({"parallelism": parallelism, "backoffLimit": backoff,
+                "activeDeadlineSeconds": deadline});
+            if let Some(policy) = &policy {
+                spec["podFailurePolicy"] = policy.clone();
+            }
+            if failed_only || policy.is_some() {
+                spec["podReplacementPolicy"] = "Failed".into();
+            }
+            if let Some(completions) = completions {
+                spec["completions"] = completions.into();
+            }
+            if let (true, Some(completions)) = (is_indexed, completions) {
+                spec["completionMode"] = "Indexed".into();
+                if let Some((limit, most, by_rule)) = per_index {
+                    spec["backoffLimitPerIndex"] = limit.into();
+                    spec["backoffLimit"] = i32::MAX.into();
+                    spec["maxFailedIndexes"] = most.filter(|most| *most <= completions).into();
+                    if by_rule && policy.is_some() {
+                        spec["podFailurePolicy"]["rules"][1]["action"] = "FailIndex".into();
+                    }
+                }
+                if let Some(enough) = enough.filter(|enough| *enough <= completions) {
+                    spec["successPolicy"] = json!({"rules": [{"succeededCount": enough}]});
+                }
+            }
+            spec
+        },
+    )
+}
+
+fn jobs() -> impl Strategy<Value = Jobs> {
+    let exit = option::of((prop_oneof![3 => Just(0i64), 1 => Just(1), 1 => Just(2)], 1..4u32));
+    (any::<bool>(), spec(), exit).prop_map(|(is_native, spec, exit)| Jobs {
+        face: if is_native { Face::Native } else { Face::Crd },
+        spec,
+        exit,
+    })
+}
+
+fn users() -> impl Strategy<Value = User> {
+    prop_oneof![
+        4 => (0..5i32).prop_map(|size| User::Patch(json!({"spec": {"parallelism": size}}))),
+        3 => any::<bool>().prop_map(|suspend| User::Patch(json!({"spec": {"suspend": suspend}}))),
+        2 => (0..6i32).prop_map(User::Elastic),
+        1 => Just(User::Delete),
+    ]
+}
+
+fn meddlers() -> impl Strategy<Value = User> {
+    prop_oneof![
+        6 => users(),
+        1 => any::<usize>().prop_map(User::Owner),
+        1 => any::<usize>().prop_map(User::Selected),
+        1 => any::<usize>().prop_map(User::Finalizers),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn jobs_end_whatever_their_users_do(job in jobs(), steps in vec(calm(users()), 0..40)) {
+        play(&job, &steps)?;
+    }
+
+    #[test]
+    fn finished_pods_are_counted_once_whatever_the_network_does(job in jobs(), steps in vec(stormy(users()), 0..50)) {
+        play(&job, &steps)?;
+    }
+
+    #[test]
+    fn finished_pods_are_counted_once_whatever_fails(job in jobs(), steps in vec(hostile(meddlers()), 0..60)) {
+        play(&job, &steps)?;
+    }
+}
+
+fn seconds(count: usize) -> impl Iterator<Item = Step<User>> {
+    std::iter::repeat_n(Step::Second, count)
+}
+
+/// After every single action the process dies, or a reply or request is lost; and every view is late by itself.
+fn exhausted(spec: Value, exit: (i64, u32)) -> usize {
+    let script: Vec<_> = seconds(12).collect();
+    [Face::Crd, Face::Native]
+        .into_iter()
+        .map(|face| exhaust(&Jobs { face, spec: spec.clone(), exit: Some(exit) }, &script).unwrap())
+        .sum()
+}
+
+#[test]
+fn a_job_with_a_fault_at_every_action() {
+    assert!(exhausted(json!({"parallelism": 2, "completions": 5}), (0, 1)) > 100);
+}
+
+#[test]
+fn an_indexed_job_with_a_fault_at_every_action() {
+    let spec = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 5,
+        "successPolicy": {"rules": [{"succeededIndexes": "0-3", "succeededCount": 3}]}});
+    assert!(exhausted(spec, (0, 1)) > 100);
+}
+
+#[test]
+fn a_failing_job_with_a_fault_at_every_action() {
+    assert!(exhausted(json!({"parallelism": 3, "completions": 5, "backoffLimit": 1}), (1, 2)) > 50);
+    let spec =
+        json!({"completionMode": "Indexed", "parallelism": 2, "completions": 3, "backoffLimitPerIndex": 0});
+    assert!(exhausted(spec, (1, 1)) > 50);
+}
+
+#[test]
+fn a_job_deleted_while_it_runs_with_a_fault_at_every_action() {
+    let script: Vec<_> = seconds(2).chain([Step::User(User::Delete)]).chain(seconds(4)).collect();
+    for face in [Face::Crd, Face::Native] {
+        let job = Jobs { face, spec: json!({"parallelism": 3, "completions": 9}), exit: None };
+        assert!(exhaust(&job, &script).unwrap() > 30);
+    }
+}
+
+/// A status write per batch, not per pod: the finalizer is the one write that each pod costs.
+#[test]
+fn writes_per_finished_pod_are_few() {
+    let job =
+        Jobs { face: Face::Native, spec: json!({"parallelism": 40, "completions": 400}), exit: Some((0, 1)) };
+    let mut world = trysail_testkit::property::World::new(&job);
+    let pods = world.play(&[]).unwrap();
+    let beyond_creates = world.manager.actions - pods;
+    assert_eq!(pods, 400);
+    assert!(beyond_creates <= 440, "{beyond_creates} writes for {pods} finished pods");
+}
