@@ -12,7 +12,6 @@ mod job;
 mod node;
 mod persistent_volume_claim;
 mod placement;
-mod job;
 mod replica_set;
 mod selector;
 mod stateful_set;
@@ -30,10 +29,6 @@ pub use job::{
 pub use node::{Node, Taint};
 pub use persistent_volume_claim::PersistentVolumeClaim;
 pub use placement::{Placement, Requirement, Term, Toleration};
-pub use job::{
-    CompletionMode, JOB_NAME, Job, JobStatus, OnExitCodes, OnPodCondition, PodFailureAction, PodFailureRule,
-    SuccessRule, UncountedPods,
-};
 pub use replica_set::{ReplicaSet, ReplicaSetStatus};
 pub use stateful_set::{
     ClaimRetention, ClaimTemplate, PodManagementPolicy, StatefulSet, StatefulSetStatus,
