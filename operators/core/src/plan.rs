@@ -108,6 +108,14 @@ pub enum Verb {
         /// The patch without the preconditions.
         body: Value,
     },
+    /// The same patch, after a live read has shown that `owner` is gone: a cache may not show it yet. While the owner
+    /// lives this is a conflict, and the next look comes when the cache shows it.
+    PatchOrphan {
+        /// Who must not live any more.
+        owner: OwnerReference,
+        /// The patch without the preconditions.
+        body: Value,
+    },
     /// Delete it with its default grace period, with the uid as a precondition.
     Delete {
         /// What becomes of dependents; the server's default when `None`.
@@ -343,6 +351,9 @@ impl fmt::Display for Action {
                 write!(f, "patch {resource} {key} {sub} {body}")?;
             }
             Verb::Patch { subresource: None, body } => write!(f, "patch {resource} {key} {body}")?,
+            Verb::PatchOrphan { owner, body } => {
+                write!(f, "patch {resource} {key} {body} if {} {} is gone", owner.resource, owner.key)?;
+            }
             Verb::Delete { .. } => write!(f, "delete {resource} {key}")?,
             Verb::Adopt { .. } => write!(f, "adopt {resource} {key}")?,
             Verb::Release { .. } => write!(f, "release {resource} {key}")?,

@@ -44,6 +44,7 @@ impl Session<'_> {
         let verdict = match &action.verb {
             Verb::Create { controller, body } => self.create(target, controller.as_ref(), body).await,
             Verb::Patch { subresource, body } => self.patch(target, *subresource, body).await,
+            Verb::PatchOrphan { owner, body } => self.patch_orphan(target, owner, body).await,
             Verb::Delete { propagation } => self.delete(target, *propagation).await,
             Verb::Adopt { owner } => self.adopt(target, owner).await,
             Verb::Release { owner } => self.release(target, owner).await,
@@ -88,6 +89,26 @@ impl Session<'_> {
         let write = self.begin(target, false);
         let reply = self.applier.client.merge_patch(resource, key, subresource, &body).await;
         write.end_with(reply)
+    }
+
+    async fn patch_orphan(&self, target: &Target, owner: &OwnerReference, body: &Value) -> Verdict {
+        let OwnerReference { resource, key, uid } = owner;
+        match self.applier.client.get_meta(resource, key).await {
+            // Also one that is being deleted: while it is there, what it owns is its own business.
+            Ok(live) if live.meta.uid == *uid => {
+                let message = format!("{resource} {key} still lives");
+                let living = Target {
+                    resource: *resource,
+                    key: key.clone(),
+                    uid: Some(uid.clone()),
+                    resource_version: live.meta.resource_version,
+                };
+                self.begin(&living, false).end(Verdict::Conflict { message })
+            }
+            Ok(_) => self.patch(target, None, body).await,
+            Err(error) if error.class() == Class::Gone => self.patch(target, None, body).await,
+            Err(error) => verdict(&error),
+        }
     }
 
     async fn delete(&self, target: &Target, propagation: Option<Propagation>) -> Verdict {

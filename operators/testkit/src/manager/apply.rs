@@ -47,6 +47,8 @@ impl Outcome {
 enum Failure {
     /// Seen differently next time.
     Stale,
+    /// An owner that is thought to be gone is not: the view of owners is behind.
+    OwnerLives(Resource),
     /// Somebody else has the name.
     NameTaken,
     /// The server does not want it.
@@ -127,6 +129,7 @@ impl Desk<'_> {
                 match failure {
                     // The view is known to be behind: to look again before it has followed repeats the conflict.
                     Failure::Stale => outcome.hold(resource, cluster.revision()),
+                    Failure::OwnerLives(owners) => outcome.hold(owners, cluster.revision()),
                     Failure::NameTaken => {}
                     Failure::Refused(message) => {
                         self.journal.push(format!("refused {action}: {message}"));
@@ -189,6 +192,13 @@ fn execute(cluster: &mut Cluster, action: &Action) -> Result<u64, Failure> {
             }
         }
         Verb::Patch { subresource, body } => patch(cluster, target.resource_version, *subresource, body),
+        Verb::PatchOrphan { owner, body } => {
+            let live = cluster.get(owner.resource, &owner.key);
+            if live.is_some_and(|live| live["metadata"]["uid"] == owner.uid.to_string()) {
+                return Err(Failure::OwnerLives(owner.resource));
+            }
+            patch(cluster, target.resource_version, None, body)
+        }
         Verb::Delete { propagation } => {
             match cluster.delete_with(resource, key, uid, *propagation, Writer::Controller) {
                 Ok(revision) => Ok(revision),

@@ -99,7 +99,7 @@ impl World {
                 Verb::Create { .. } => Some("record".to_owned()),
                 Verb::Delete { .. } => Some(format!("-{name}")),
                 Verb::Patch { subresource: Some(_), .. } => None,
-                Verb::Patch { .. } => Some(format!("patch {name}")),
+                Verb::Patch { .. } | Verb::PatchOrphan { .. } => Some(format!("patch {name}")),
                 Verb::Adopt { .. } => Some(format!("adopt {name}")),
                 Verb::Release { .. } => Some(format!("release {name}")),
             }

@@ -5,21 +5,22 @@
 //! The key is the pod. A pod is left alone while a living Job controls it (that Job's own plan lets it go) or is about
 //! to adopt it. What somebody else controls is left to him, except that nobody else minds our own kind's finalizer.
 //!
-//! A view of Jobs that lags behind cannot show a Job as gone that is not: its pods were created after it had been
-//! seen, and views do not go back.
+//! A Job that the view does not show need not be gone: after a change of leaders, say, pods may be in view before the
+//! Job that somebody else has made them for. A finalizer that goes then is a pod that is never counted. So the one
+//! write here is preceded by a live read of the Job that the pod names, and is not made while that lives.
 
 use std::sync::Arc;
 
 use trysail_core::{
-    Face, Key, Plan, Resource, Symbol, View,
+    Face, Key, Plan, Resource, Symbol, Uid, View,
     claim::{Claim, claim},
-    plan::{Context, Planner, Verb, Violation, WaitingOn},
-    pod::Pod,
+    plan::{Action, Context, OwnerReference, Planner, Verb, Violation, WaitingOn},
+    pod::{JOB_CONTROLLER_UID, Pod},
     resource::PODS,
 };
 
 use super::{seen, tracking, tracking_finalizer};
-use crate::views::Job;
+use crate::views::{JOB_NAME, Job};
 
 /// The brain of the controller that lets pods of gone Jobs go.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ pub struct OrphanSnapshot {
     pub pod: Arc<Pod>,
     /// Somebody else lets it go.
     pub is_minded: bool,
+    /// The Job that it names, and that is not in view.
+    pub unseen: Option<OwnerReference>,
     /// Time and the last refusal.
     pub context: Context<()>,
 }
@@ -53,7 +56,29 @@ where
 {
     let pod = pods.get(key).filter(|pod| OrphanPodPlanner::new(face).may_mind(pod))?;
     let is_minded = is_minded(face, &pod, jobs);
-    Some(OrphanSnapshot { pod, is_minded, context })
+    let is_seen = |job: &OwnerReference| jobs.get(&job.key).is_some_and(|seen| seen.meta.uid == job.uid);
+    let unseen = named(face, &pod).filter(|job| !is_seen(job));
+    Some(OrphanSnapshot { pod, is_minded, unseen, context })
+}
+
+/// The Job of ours that the pod says it belongs to: its controller, or without one the Job whose labels it has.
+fn named(face: Face, pod: &Pod) -> Option<OwnerReference> {
+    let resource = Resource::jobs(face);
+    let job = |name: &str, uid: &Uid| OwnerReference {
+        resource,
+        key: Key::new(pod.meta.key.namespace.clone(), name),
+        uid: uid.clone(),
+    };
+    if let Some(controller) = &pod.meta.controller {
+        let reference = pod.details.as_ref()?.job.as_ref()?;
+        return is_of(face, &reference.api_version).then(|| job(&reference.name, controller));
+    }
+    let labels = &pod.meta.labels;
+    Some(job(labels.get(JOB_NAME)?, &Uid::from(labels.get(JOB_CONTROLLER_UID)?)))
+}
+
+fn is_of(face: Face, api_version: &str) -> bool {
+    api_version.split('/').next() == Some(Resource::jobs(face).group)
 }
 
 fn is_minded<J: View<Job> + ?Sized>(face: Face, pod: &Pod, jobs: &J) -> bool {
@@ -64,8 +89,7 @@ fn is_minded<J: View<Job> + ?Sized>(face: Face, pod: &Pod, jobs: &J) -> bool {
         return jobs.in_namespace(namespace).iter().any(adopts);
     };
     let reference = pod.details.as_ref().and_then(|details| details.job.as_ref());
-    let group = Resource::jobs(face).group;
-    let of_ours = reference.filter(|job| job.api_version.split('/').next() == Some(group));
+    let of_ours = reference.filter(|job| is_of(face, &job.api_version));
     match of_ours {
         Some(job) => {
             let living = jobs.get(&Key::new(namespace.clone(), job.name.as_str()));
@@ -85,6 +109,17 @@ impl OrphanPodPlanner {
     /// False for pods that this planner never does anything about: nobody has to be woken for them.
     pub fn may_mind(&self, pod: &Pod) -> bool {
         seen::has_finalizer(pod, tracking_finalizer(self.face))
+    }
+}
+
+impl OrphanPodPlanner {
+    fn let_go(self, snapshot: &OrphanSnapshot) -> Option<Action> {
+        let finalizer = tracking_finalizer(self.face);
+        let mut action = tracking::without_finalizer(&snapshot.pod, finalizer, "nobody else lets it go")?;
+        if let (Some(owner), Verb::Patch { body, .. }) = (&snapshot.unseen, &action.verb) {
+            action.verb = Verb::PatchOrphan { owner: owner.clone(), body: body.clone() };
+        }
+        Some(action)
     }
 }
 
@@ -108,10 +143,7 @@ impl Planner for OrphanPodPlanner {
             plan.requeue_by(retry_at);
             return plan;
         }
-        let finalizer = tracking_finalizer(self.face);
-        plan.wave(
-            tracking::without_finalizer(&snapshot.pod, finalizer, "its Job is gone").into_iter().collect(),
-        );
+        plan.wave(self.let_go(snapshot).into_iter().collect());
         plan
     }
 
@@ -121,8 +153,11 @@ impl Planner for OrphanPodPlanner {
             let is_that_pod = action.target.resource == PODS
                 && action.target.uid.as_ref() == Some(&snapshot.pod.meta.uid)
                 && action.target.resource_version == snapshot.pod.meta.resource_version;
-            let Verb::Patch { subresource: None, body } = &action.verb else {
-                return Err(Violation(format!("more than a finalizer: {action}")));
+            let body = match &action.verb {
+                Verb::PatchOrphan { owner, body } if Some(owner) == snapshot.unseen.as_ref() => body,
+                // A Job that it names and that is in view was decided about by what the view shows.
+                Verb::Patch { subresource: None, body } if snapshot.unseen.is_none() => body,
+                _ => return Err(Violation(format!("more than a finalizer, or unasked: {action}"))),
             };
             let held = snapshot.pod.details.iter().flat_map(|details| &details.finalizers);
             let others: Vec<&str> =
@@ -164,7 +199,10 @@ mod tests {
     fn pods_of_a_gone_job_are_let_go() {
         for face in [Face::Crd, Face::Native] {
             let pod = fixture::pod(face, "a run going");
-            let freed = "1. patch Pod shop/a {\"metadata\":{\"finalizers\":[]}} (its Job is gone)\n";
+            let patch = "1. patch Pod shop/a {\"metadata\":{\"finalizers\":[]}}";
+            let freed =
+                format!("{patch} if {} shop/pi is gone (nobody else lets it go)\n", Resource::jobs(face));
+            let freed = freed.as_str();
             assert_eq!(plan(face, &pod, None).as_deref(), Some(freed));
             let namesake = job("another", "Suspended");
             assert_eq!(plan(face, &pod, Some(&namesake)).as_deref(), Some(freed), "another incarnation");
@@ -184,12 +222,20 @@ mod tests {
     #[test]
     fn a_pod_without_a_controller_waits_for_a_job_that_selects_it() {
         let pod = fixture::pod(Face::Native, "a run stray");
-        assert!(plan(Face::Native, &pod, None).unwrap().contains("its Job is gone"));
+        assert!(
+            plan(Face::Native, &pod, None).unwrap().starts_with("1. patch Pod shop/a"),
+            "no label names a Job"
+        );
         assert_eq!(
             plan(Face::Native, &pod, Some(&job("uid-pi", "Suspended"))).as_deref(),
             Some("nothing to do\n")
         );
         assert!(plan(Face::Native, &pod, Some(&job("uid-pi", "Complete"))).unwrap().contains("patch"));
+        let mut labeled = pod.clone();
+        labeled["metadata"]["labels"][JOB_NAME] = "pi".into();
+        assert!(plan(Face::Native, &labeled, None).unwrap().contains("if Job shop/pi is gone"));
+        let finished = plan(Face::Native, &labeled, Some(&job("uid-pi", "Complete"))).unwrap();
+        assert!(!finished.contains(" if "), "a Job in view needs no other look: {finished}");
     }
 
     #[test]

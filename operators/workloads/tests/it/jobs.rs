@@ -1,6 +1,7 @@
 //! Jobs: whatever pods, users and networks do, each finished pod is counted once, none is made after the end, and the
 //! end comes. A fault at every action, then properties.
 
+use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
 use trysail_core::{Face, Key, Resource, resource::PODS};
@@ -9,7 +10,7 @@ use trysail_testkit::{
     cluster::{Exit, Writer},
     fixtures::{self, NAMESPACE},
     kinds,
-    manager::Registration,
+    manager::{Manager, Registration},
     property::{Step, Subject, calm, exhaust, hostile, play, stormy},
 };
 
@@ -241,7 +242,7 @@ fn seconds(count: usize) -> impl Iterator<Item = Step<User>> {
 }
 
 /// After every single action the process dies, or a reply or request is lost; and every view is late by itself.
-fn exhausted(spec: Value, exit: (i64, u32)) -> usize {
+fn exhausted(spec: &Value, exit: (i64, u32)) -> usize {
     let script: Vec<_> = seconds(12).collect();
     [Face::Crd, Face::Native]
         .into_iter()
@@ -251,22 +252,22 @@ fn exhausted(spec: Value, exit: (i64, u32)) -> usize {
 
 #[test]
 fn a_job_with_a_fault_at_every_action() {
-    assert!(exhausted(json!({"parallelism": 2, "completions": 5}), (0, 1)) > 100);
+    assert!(exhausted(&json!({"parallelism": 2, "completions": 5}), (0, 1)) > 100);
 }
 
 #[test]
 fn an_indexed_job_with_a_fault_at_every_action() {
     let spec = json!({"completionMode": "Indexed", "parallelism": 3, "completions": 5,
         "successPolicy": {"rules": [{"succeededIndexes": "0-3", "succeededCount": 3}]}});
-    assert!(exhausted(spec, (0, 1)) > 100);
+    assert!(exhausted(&spec, (0, 1)) > 100);
 }
 
 #[test]
 fn a_failing_job_with_a_fault_at_every_action() {
-    assert!(exhausted(json!({"parallelism": 3, "completions": 5, "backoffLimit": 1}), (1, 2)) > 50);
+    assert!(exhausted(&json!({"parallelism": 3, "completions": 5, "backoffLimit": 1}), (1, 2)) > 50);
     let spec =
         json!({"completionMode": "Indexed", "parallelism": 2, "completions": 3, "backoffLimitPerIndex": 0});
-    assert!(exhausted(spec, (1, 1)) > 50);
+    assert!(exhausted(&spec, (1, 1)) > 50);
 }
 
 #[test]
@@ -275,6 +276,42 @@ fn a_job_deleted_while_it_runs_with_a_fault_at_every_action() {
     for face in [Face::Crd, Face::Native] {
         let job = Jobs { face, spec: json!({"parallelism": 3, "completions": 9}), exit: None };
         assert!(exhaust(&job, &script).unwrap() > 30);
+    }
+}
+
+/// A leader takes over whose view of Jobs is behind its view of pods: a living Job looks gone. Its pods finish, and
+/// they are counted when the view has caught up.
+#[test]
+fn a_new_leader_that_sees_pods_before_their_job_lets_none_go_uncounted() {
+    let seconds = |cluster: &mut Cluster, manager: &mut Manager| {
+        for _ in 0..4 {
+            cluster.advance(SignedDuration::from_secs(1));
+            cluster.actors();
+            assert!(manager.settle(cluster));
+        }
+    };
+    let held = |pod: &Value| pod["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
+    for face in [Face::Crd, Face::Native] {
+        let mut cluster = Cluster::default();
+        let jobs = Jobs { face, spec: json!({"parallelism": 2, "completions": 2}), exit: None };
+        let mut next = Manager::with(jobs.controllers(), &cluster);
+        next.set_lag_of(jobs.resource(), 100);
+        jobs.set_up(&mut cluster);
+        let mut leader = Manager::with(jobs.controllers(), &cluster);
+        seconds(&mut cluster, &mut leader);
+        drop(leader);
+
+        cluster.kubelet.exits.insert("v1".to_owned(), Exit { after: 1, code: 0 });
+        seconds(&mut cluster, &mut next);
+        let pods = cluster.list(PODS);
+        assert_eq!(pods.iter().filter(|pod| pod["status"]["phase"] == "Succeeded" && held(pod)).count(), 2);
+
+        next.set_lag(0);
+        seconds(&mut cluster, &mut next);
+        let job = cluster.get(jobs.resource(), &Jobs::key()).unwrap();
+        assert_eq!(job["status"]["succeeded"], 2, "{}", job["status"]);
+        assert!(!cluster.list(PODS).iter().any(|pod| held(pod)));
+        assert_eq!(cluster.invariants.violations(), [""; 0]);
     }
 }
 
