@@ -210,6 +210,7 @@ mod tests {
         2. patch Pod shop/a {"metadata":{"finalizers":[]}} (counted)
         waiting on the API server, which refused: no (next attempt at 2026-01-01T00:00:14Z)
         waiting on 1 of 9 pods succeeded
+        look again at 2026-01-01T00:00:14Z
         "#);
     }
 
