@@ -224,7 +224,8 @@ pub fn exhaust<S: Subject>(subject: &S, script: &[Step<S::Step>]) -> Result<usiz
         world.fault(*fault);
         let made = world.play(script).map_err(|problem| format!("with {fault:?}: {problem}"))?;
         if made > pods {
-            return Err(format!("with {fault:?}: {made} pods were made instead of {pods}"));
+            let story = world.story();
+            return Err(format!("with {fault:?}: {made} pods were made instead of {pods}: {story}"));
         }
     }
     Ok(faults.len() + 1)

@@ -185,7 +185,14 @@ where
         }
         let context = self.context(uid, cluster.now);
         let attempt = Attempt::at(context.refusal.as_ref(), cluster.now);
-        let Some(snapshot) = (self.observe)(key, context.clone()) else { return Look::default() };
+        let Some(snapshot) = (self.observe)(key, context.clone()) else {
+            // Nothing that this controller decides about any more: that is looked at, too.
+            let deliveries = self.deliveries();
+            if let Some(held) = self.keys.get_mut(uid) {
+                (held.looked, held.wake_at) = (Some(deliveries), None);
+            }
+            return Look::default();
+        };
         let plan = self.planned(&snapshot);
         let again = desk.informers.reversed(|| (self.observe)(key, context));
         let again = again.map(|snapshot| self.planned(&snapshot));
