@@ -294,6 +294,33 @@ async fn orphans_are_adopted_and_let_go() {
     assert_eq!(hands.live(PODS, "p").await.meta.controller, None);
 }
 
+/// A cache may not show an owner that lives: what it owns is its own business.
+#[tokio::test]
+async fn an_orphan_is_patched_when_its_owner_is_gone() {
+    if apiserver::switched_off() {
+        return;
+    }
+    let mut hands = Hands::direct().await;
+    let owner = hands.owner("owner").await;
+    assert_eq!(hands.one(hands.create("p", Some(&owner))).await, Verdict::Done);
+    let owned = hands.live(PODS, "p").await;
+    let orphan = |owner: &OwnerReference, label: &str| Verb::PatchOrphan {
+        owner: owner.clone(),
+        body: json!({"metadata": {"labels": {"a": label}}}),
+    };
+    let verdict = hands.one(hands.on(&owned, orphan(&owner, "b"))).await;
+    assert!(matches!(verdict, Verdict::Conflict { .. }), "its owner lives: {verdict:?}");
+    hands.wait_open().await;
+    assert_eq!(hands.live(PODS, "p").await.meta.resource_version, owned.meta.resource_version);
+
+    let earlier = OwnerReference { uid: Uid::from("earlier"), ..owner.clone() };
+    assert_eq!(hands.one(hands.on(&owned, orphan(&earlier, "b"))).await, Verdict::Done);
+    let again = hands.live(PODS, "p").await;
+    hands.client.delete(&CONFIG_MAPS, &owner.key, &owner.uid, None).await.unwrap();
+    assert_eq!(hands.one(hands.on(&again, orphan(&owner, "c"))).await, Verdict::Done);
+    assert_ne!(hands.live(PODS, "p").await.meta.resource_version, again.meta.resource_version);
+}
+
 /// A template that the server refuses costs one refusal, in the server's words; later waves do not start.
 #[tokio::test]
 async fn a_refusal_stops_the_plan() {

@@ -13,7 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use trysail_core::{Resource, pod::JOB_COMPLETION_INDEX, resource::PODS};
+use trysail_core::{
+    Resource,
+    pod::{JOB_COMPLETION_INDEX, JOB_CONTROLLER_UID},
+    resource::PODS,
+};
 
 use super::{Change, Monitor, controller_of, find, has_condition, is_finished, is_terminating, name, uid};
 use crate::cluster::{Cluster, Writer, parse_indexes};
@@ -129,8 +133,8 @@ fn completed(job: &Value) -> BTreeSet<i64> {
     parse_indexes(text, i64::MAX).unwrap_or_default()
 }
 
-/// Where it is not: the Job is over, its success is met already, a policy may ignore the failure, or the index
-/// is counted by itself.
+/// Where it is not: the Job is over, its success is met already, a policy may ignore the failure, the index is
+/// counted by itself, or somebody has taken the pod away by its labels.
 fn must_be_counted(job: &Value, pod: &Value) -> bool {
     let is_over = ["Complete", "Failed", "SuccessCriteriaMet"].iter().any(|kind| has_condition(job, kind));
     let is_failed = pod["status"]["phase"] == "Failed";
@@ -140,5 +144,7 @@ fn must_be_counted(job: &Value, pod: &Value) -> bool {
     let is_settled = index.is_some_and(|index| {
         completed(job).contains(&index) || index >= job["spec"]["completions"].as_i64().unwrap_or(i64::MAX)
     });
-    !(is_over || is_terminating(job) || may_be_ignored || is_settled)
+    let label = &pod["metadata"]["labels"][JOB_CONTROLLER_UID];
+    let is_taken = label.is_string() && *label != job["metadata"]["uid"];
+    !(is_over || is_terminating(job) || may_be_ignored || is_settled || is_taken)
 }

@@ -197,6 +197,28 @@ mod tests {
         "#);
     }
 
+    /// Counted and let go, and yet there: the end is said when no pod is left.
+    #[test]
+    fn a_pod_that_takes_its_time_delays_the_end() {
+        let spec = json!({"parallelism": 2, "completions": 2, "backoffLimit": 0});
+        let said = json!({"failed": 2, "terminating": 1, "ready": 0, "uncountedTerminatedPods": {},
+            "conditions": [{"type": "FailureTarget", "status": "True", "reason": "BackoffLimitExceeded"}]});
+        let text = job(spec, &["a failed bare", "b run going bare"]).status(&said).text();
+        assert!(!text.contains(r#""type":"Failed""#), "{text}");
+    }
+
+    /// What has its finalizer off is in the counters already, and what a policy ignores never is.
+    #[test]
+    fn pods_count_once_towards_a_limit_and_ignored_ones_never() {
+        let counted = job(json!({"parallelism": 1, "completions": 2}), &["a ok bare ended=9000"]);
+        let text = counted.status(&json!({"succeeded": 1})).text();
+        assert!(text.contains("create Pod"), "one more is needed: {text}");
+        let rules = json!([{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [9]}}]);
+        let spec = json!({"completions": 2, "backoffLimit": 0, "podFailurePolicy": {"rules": rules}});
+        assert_eq!(reason(spec.clone(), &json!({}), &["a failed code=9"]), None);
+        assert_eq!(reason(spec, &json!({}), &["a failed code=8"]).unwrap(), "BackoffLimitExceeded");
+    }
+
     /// A zero and a one of every limit.
     #[test]
     fn limits_are_exact() {
