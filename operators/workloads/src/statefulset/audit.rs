@@ -216,9 +216,7 @@ fn claims(snapshot: &Snapshot, plan: &Plan<Memory>) -> Result<(), Violation> {
                     return broken("a claim changed", action);
                 }
             }
-            Verb::Patch { .. } | Verb::Delete { .. } | Verb::Adopt { .. } | Verb::Release { .. } => {
-                return broken("a claim taken", action);
-            }
+            _ => return broken("a claim taken", action),
         }
     }
     Ok(())
