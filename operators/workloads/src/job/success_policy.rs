@@ -30,7 +30,7 @@ mod tests {
 
     use super::*;
 
-    fn is_met(rules: serde_json::Value, completed: &str) -> Option<String> {
+    fn is_met(rules: &serde_json::Value, completed: &str) -> Option<String> {
         let job: Job = serde_json::from_value(json!({"metadata": {"name": "pi"}, "spec": {
             "completions": 5, "completionMode": "Indexed", "successPolicy": {"rules": rules}, "template": {}}}))
         .unwrap();
@@ -52,9 +52,9 @@ mod tests {
             ("0-4", Some(0)),
         ] {
             let message = rule.map(|rule: i32| format!("Matched rules at index {rule}"));
-            assert_eq!(is_met(rules.clone(), completed), message, "{completed}");
+            assert_eq!(is_met(&rules, completed), message, "{completed}");
         }
-        assert_eq!(is_met(json!([{"succeededIndexes": "x"}]), "0-4"), None, "a rule that cannot be read");
-        assert!(is_met(json!([{"succeededCount": 1}]), "3").is_some());
+        assert_eq!(is_met(&json!([{"succeededIndexes": "x"}]), "0-4"), None, "a rule that cannot be read");
+        assert!(is_met(&json!([{"succeededCount": 1}]), "3").is_some());
     }
 }

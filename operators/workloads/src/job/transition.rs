@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    fn judge(spec: &Value, old: Value, new: Value) -> Option<String> {
+    fn judge(spec: &Value, old: &Value, new: Value) -> Option<String> {
         let mut whole = json!({"template": {}, "completions": 3});
         whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let job = json!({"metadata": {"name": "pi"}, "spec": whole, "status": old});
@@ -225,7 +225,7 @@ mod tests {
             (&indexed, json!({}), json!({"completedIndexes": "1,0"}), "malformed"),
             (&indexed, json!({}), json!({"completedIndexes": "0-2", "failedIndexes": "1"}), "both completed"),
         ] {
-            let found = judge(spec, old.clone(), new.clone());
+            let found = judge(spec, &old, new.clone());
             assert!(found.as_ref().is_some_and(|found| found.contains(what)), "{old} {new}: {found:?}");
         }
     }
@@ -234,16 +234,16 @@ mod tests {
     fn legal_ones_are_not() {
         let elastic = json!({"completionMode": "Indexed", "parallelism": 3});
         assert_eq!(
-            judge(&elastic, json!({"succeeded": 3}), json!({"succeeded": 2, "completedIndexes": "0,1"})),
+            judge(&elastic, &json!({"succeeded": 3}), json!({"succeeded": 2, "completedIndexes": "0,1"})),
             None
         );
         let resumed = |status| json!([{"type": "Suspended", "status": status}]);
         let old = json!({"startTime": "2026-01-01T00:00:00Z", "conditions": resumed("True")});
         let new = json!({"startTime": "2026-01-02T00:00:00Z", "conditions": resumed("False")});
-        assert_eq!(judge(&json!({}), old, new), None);
+        assert_eq!(judge(&json!({}), &old, new), None);
         let first = json!({"conditions": said(&["SuccessCriteriaMet"]), "startTime": "2026-01-01T00:00:00Z"});
         let second = json!({"conditions": said(&["SuccessCriteriaMet", "Complete"]), "succeeded": 3,
             "startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:00:00Z"});
-        assert_eq!(judge(&json!({}), first, second), None);
+        assert_eq!(judge(&json!({}), &first, second), None);
     }
 }
