@@ -185,9 +185,12 @@ fn is_available(pod: &Value, min_ready: i64, now: Timestamp) -> bool {
     let list = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
     let ready = list.iter().find(|held| held["type"] == "Ready" && held["status"] == "True");
     ready.is_some_and(|held| {
-        let since: Timestamp = held["lastTransitionTime"].as_str().unwrap().parse().unwrap();
-        min_ready == 0 || since + SignedDuration::from_secs(min_ready) <= now
+        min_ready == 0 || time(&held["lastTransitionTime"]) + SignedDuration::from_secs(min_ready) <= now
     })
+}
+
+fn time(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
 }
 
 fn is_living(pod: &Value) -> bool {
@@ -251,7 +254,19 @@ impl Monitor for Budgets {
                 && cluster.now >= since + SignedDuration::from_secs(60);
             is_wanted(&set, &object) && !is_silent
         };
-        self.taken.retain(|node, since| counts(node, *since) && !available(node, &|_| true));
+        // What came meanwhile and is outdated again serves as soon as it is ready: it will not be waited for. Nor
+        // will it be when its node fell silent after it came, for nobody can tell which of the two is the cause.
+        let is_past = |node: &str| {
+            let ready = node_object(node).map(|held| held["status"]["conditions"][0].clone());
+            let silent_since =
+                ready.filter(|held| held["status"] != "True").map(|held| time(&held["lastTransitionTime"]));
+            pods_on(cluster, node).iter().filter(|pod| !is_new(pod) && is_living(pod)).any(|pod| {
+                let came = time(&pod["metadata"]["creationTimestamp"]);
+                is_ready(pod) || silent_since.is_some_and(|since| came < since)
+            })
+        };
+        self.taken
+            .retain(|node, since| counts(node, *since) && !available(node, &|_| true) && !is_past(node));
         self.beside.retain(|node, since| {
             counts(node, *since) && !available(node, &is_new) && pods_on(cluster, node).len() > 1
         });
