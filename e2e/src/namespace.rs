@@ -60,7 +60,8 @@ impl TestNamespace {
 async fn wait_for_service_account(client: &Client, namespace: &str) -> Result<()> {
     use k8s_openapi::api::core::v1::ServiceAccount;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    crate::wait::until("the default service account", std::time::Duration::from_secs(30), || async {
+    // kube-controller-manager makes it, and after an outage of the API server its watches may be a minute away.
+    crate::wait::until("the default service account", std::time::Duration::from_secs(120), || async {
         Ok(accounts.get_opt("default").await?.is_some())
     })
     .await
