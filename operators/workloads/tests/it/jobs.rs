@@ -5,7 +5,7 @@
 //!
 //! | bug | caught by |
 //! |---|---|
-//! | finished pods are counted by their phase alone | `a_job_with_a_fault_at_every_action`, `outcome::pods_count_once_towards_a_limit_and_ignored_ones_never` |
+//! | finished pods are counted by their phase alone | `a_job_with_a_fault_at_every_action` |
 //! | finalizers go before the status is written | `tracking::finished_pods_are_recorded_before_they_are_let_go`, and the audit in fourteen others |
 //! | pods are deleted whatever their uid | the audit, in `parallelism::fewer_pods_are_wanted` and six others |
 //! | `backoffLimitPerIndex` is not checked | `completion_index::the_failures_of_an_index_are_inherited`, `outcome::the_first_criterion_decides` |
@@ -14,11 +14,9 @@
 //! | a pod in the list is listed again | the same two |
 //! | a pod whose Job is not in view is let go without asking | `a_new_leader_that_sees_pods_before_their_job_lets_none_go_uncounted`, `orphans::pods_of_a_gone_job_are_let_go` |
 //! | both steps of the end are said at once | `parallelism::zero_pods_are_wanted`, and the audit |
-//! | the end is said while pods terminate | `outcome::a_pod_that_takes_its_time_delays_the_end` |
 //! | pods that are too many keep their finalizer, and fail | `parallelism::fewer_pods_are_wanted`, `parallelism::a_suspended_job_has_no_pods` |
 //! | the failed pod of an index goes before its successor is there | `completion_index::the_failures_of_an_index_are_inherited` |
 //! | the back-off starts anew with the process | `backoff::a_restart_keeps_the_back_off` |
-//! | failures that the policy ignores count | `outcome::pods_count_once_towards_a_limit_and_ignored_ones_never` |
 //! | `podReplacementPolicy: Failed` replaces what terminates | `parallelism::a_terminating_pod_is_replaced_when_the_policy_says` |
 //! | pods are adopted without the finalizer | `claim::adoption_and_release_each_take_two_steps` |
 //! | the deadline is no reason to look | `outcome::a_deadline_is_a_wake_up` |
