@@ -1,6 +1,7 @@
 //! Which kind, and which of its two faces, the user means by a word such as `tdeploy` or `deployment.apps`.
 //!
-//! A new workload kind is one row of [`ROWS`] and a variant of [`Kind`]; what a kind can do is asked where it is done.
+//! A new workload kind is one row of [`ROWS`] and a variant of [`Kind`]; what a kind can do is asked where it is done:
+//! `Target::must_roll_out`, `rollout::status::judge`, `rollout::read_history`, `why::run`.
 
 use std::{fmt, str::FromStr};
 
@@ -13,6 +14,7 @@ pub(crate) enum Kind {
     Deployment,
     ReplicaSet,
     ReplicationController,
+    StatefulSet,
 }
 
 struct Row {
@@ -25,7 +27,7 @@ struct Row {
     own_short: &'static str,
 }
 
-const ROWS: [Row; 3] = [
+const ROWS: [Row; 4] = [
     Row {
         kind: Kind::Deployment,
         singular: "deployment",
@@ -47,11 +49,17 @@ const ROWS: [Row; 3] = [
         short: "rc",
         own_short: "trc",
     },
+    Row {
+        kind: Kind::StatefulSet,
+        singular: "statefulset",
+        plural: "statefulsets",
+        short: "sts",
+        own_short: "tsts",
+    },
 ];
 
 /// Kinds that Kubernetes has and this program does not serve, with every spelling kubectl takes.
-const NOT_SUPPORTED: [(&str, &[&str]); 4] = [
-    ("StatefulSets", &["statefulset", "statefulsets", "sts", "tsts"]),
+const NOT_SUPPORTED: [(&str, &[&str]); 3] = [
     ("DaemonSets", &["daemonset", "daemonsets", "ds", "tds"]),
     ("Jobs", &["job", "jobs", "tjob"]),
     ("CronJobs", &["cronjob", "cronjobs", "cj", "tcj"]),
@@ -64,6 +72,7 @@ impl Kind {
             Kind::Deployment => Resource::deployments(face),
             Kind::ReplicaSet => Resource::replica_sets(face),
             Kind::ReplicationController => Resource::replication_controllers(face),
+            Kind::StatefulSet => Resource::stateful_sets(face),
         }
     }
 
@@ -86,6 +95,7 @@ impl Kind {
             Kind::Deployment => &ROWS[0],
             Kind::ReplicaSet => &ROWS[1],
             Kind::ReplicationController => &ROWS[2],
+            Kind::StatefulSet => &ROWS[3],
         }
     }
 }
@@ -204,7 +214,7 @@ mod tests {
     #[test]
     fn every_spelling_means_a_kind_and_maybe_a_face() {
         use Face::{Crd, Native};
-        use Kind::{Deployment, ReplicaSet, ReplicationController};
+        use Kind::{Deployment, ReplicaSet, ReplicationController, StatefulSet};
         for (text, kind, face) in [
             ("tdeploy", Deployment, Some(Crd)),
             ("deployment.apps.trysail.dev", Deployment, Some(Crd)),
@@ -222,6 +232,9 @@ mod tests {
             ("rc.core", ReplicationController, Some(Native)),
             ("replicationcontrollers.v1.", ReplicationController, Some(Native)),
             ("rc.apps.trysail.dev", ReplicationController, Some(Crd)),
+            ("tsts", StatefulSet, Some(Crd)),
+            ("sts", StatefulSet, None),
+            ("statefulsets.apps", StatefulSet, Some(Native)),
         ] {
             assert_eq!(parse(text), Ok((kind, face)), "{text}");
         }
@@ -239,14 +252,14 @@ mod tests {
     #[test]
     fn what_is_not_served_is_said_by_name() {
         insta::assert_snapshot!(
-            ["sts", "tjob", "pod", "depl", "deployment.extensions", "tdeploy.apps"]
+            ["ds", "tjob", "pod", "depl", "deployment.extensions", "tdeploy.apps"]
                 .map(|text| parse(text).unwrap_err())
                 .join("\n"),
             @r#"
-        StatefulSets are not supported yet; for the built-in ones, kubectl does the same
+        DaemonSets are not supported yet; for the built-in ones, kubectl does the same
         Jobs are not supported yet; for the built-in ones, kubectl does the same
         "pod" is no workload; kubectl serves pods directly
-        unknown kind "depl"; known are tdeploy|deploy|deployment, trs|rs|replicaset, trc|rc|replicationcontroller
+        unknown kind "depl"; known are tdeploy|deploy|deployment, trs|rs|replicaset, trc|rc|replicationcontroller, tsts|sts|statefulset
         unknown kind "deployment.extensions": Deployment is served as tdeploy (deployments.apps.trysail.dev) and deployment.apps
         unknown kind "tdeploy.apps": Deployment is served as tdeploy (deployments.apps.trysail.dev) and deployment.apps
         "#

@@ -81,8 +81,9 @@ impl Target {
 
     /// Refuses kinds that have no rollouts.
     pub(crate) fn must_roll_out(&self, verb: &str) -> Result<()> {
-        if self.kind == Kind::Deployment {
-            return Ok(());
+        match self.kind {
+            Kind::Deployment | Kind::StatefulSet => return Ok(()),
+            Kind::ReplicaSet | Kind::ReplicationController => {}
         }
         bail!(
             "{verb} is not supported for {}: its pods are not replaced when its template changes, so it has no \

@@ -14,12 +14,13 @@ use trysail_core::{
     Key, Object, Resource,
     plan::{Context, Planner},
     pod::Pod,
-    resource::PODS,
+    resource::{CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS},
 };
 use trysail_workloads::{
     deployment::{self, DeploymentPlanner},
     replicaset::{self, ReplicaSetPlanner},
-    views::{Deployment, ReplicaSet},
+    statefulset::{self, StatefulSetPlanner},
+    views::{ControllerRevision, Deployment, PersistentVolumeClaim, ReplicaSet, StatefulSet},
 };
 
 use crate::{
@@ -40,6 +41,7 @@ pub(crate) async fn run(cluster: &Cluster, args: args::Why) -> Result<()> {
     let answer = match target.kind {
         Kind::Deployment => of_deployment(cluster, &target).await?,
         Kind::ReplicaSet | Kind::ReplicationController => of_set(cluster, &target).await?,
+        Kind::StatefulSet => of_stateful_set(cluster, &target).await?,
     };
     let text = match args.output {
         Some(Output::Json) => format!("{:#}\n", answer.to_json()),
@@ -92,6 +94,26 @@ async fn of_set(cluster: &Cluster, target: &Target) -> Result<Answer> {
         futures::try_join!(read::<ReplicaSet>(cluster, planner.resource), read::<Pod>(cluster, PODS))?;
     let key = Key::new(cluster.namespace.as_str(), target.name.as_str());
     let snapshot = replicaset::observe(&key, context(Timestamp::now()), &sets, &pods);
+    let snapshot = snapshot.with_context(|| format!("{} has just been deleted", target.printed()))?;
+    let plan = planner.plan(&snapshot);
+    let own = &snapshot.set;
+    let mut answer =
+        Answer::new(Findings::of(target.printed(), &plan, own.is_observed(), &own.status.conditions));
+    answer.pods = pods::troubled(cluster, std::slice::from_ref(&own.meta.uid)).await?;
+    Ok(answer)
+}
+
+async fn of_stateful_set(cluster: &Cluster, target: &Target) -> Result<Answer> {
+    let planner = StatefulSetPlanner::new(target.face);
+    let (sets, pods, claims, revisions) = futures::try_join!(
+        read::<StatefulSet>(cluster, planner.resource),
+        read::<Pod>(cluster, PODS),
+        read::<PersistentVolumeClaim>(cluster, PERSISTENT_VOLUME_CLAIMS),
+        read::<ControllerRevision>(cluster, CONTROLLER_REVISIONS),
+    )?;
+    let key = Key::new(cluster.namespace.as_str(), target.name.as_str());
+    let views = (&sets, &pods, &claims, &revisions);
+    let snapshot = statefulset::observe(planner, &key, context(Timestamp::now()), views);
     let snapshot = snapshot.with_context(|| format!("{} has just been deleted", target.printed()))?;
     let plan = planner.plan(&snapshot);
     let own = &snapshot.set;

@@ -1,4 +1,5 @@
-//! The revisions of a Deployment, read from its ReplicaSets, and what undoing to one of them changes.
+//! The revisions of a workload, read from a Deployment's ReplicaSets or from ControllerRevisions, and what undoing to
+//! one of them changes.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use trysail_core::{Template, template::POD_TEMPLATE_HASH};
 
-use super::change::is_paused;
+use super::{change::is_paused, controller_revisions};
 use crate::{edit::at, text};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -22,7 +23,7 @@ const KEPT_ON_UNDO: [&str; 6] = [
     "deprecated.deployment.rollback.to",
 ];
 
-/// ReplicaSets by revision.
+/// ReplicaSets, or what looks like them, by revision.
 #[derive(Debug, Default)]
 pub(crate) struct History(BTreeMap<i64, Value>);
 
@@ -31,6 +32,12 @@ impl History {
     pub(crate) fn new(owner: &Value, sets: Vec<Value>) -> Self {
         let controlled = sets.into_iter().filter(|set| is_controlled_by(set, owner));
         Self(controlled.filter_map(|set| Some((revision(&set)?, set))).collect())
+    }
+
+    /// Of those ControllerRevisions that `owner` controls.
+    pub(crate) fn of_records(owner: &Value, records: Vec<Value>) -> Self {
+        let controlled = records.into_iter().filter(|record| is_controlled_by(record, owner));
+        Self(controlled.filter_map(|record| controller_revisions::read(&record)).collect())
     }
 
     /// The table, oldest first.
@@ -55,10 +62,12 @@ impl History {
             .iter()
             .filter(|(revision, _)| only == 0 || **revision == only)
             .map(|(revision, set)| {
+                let source =
+                    if set["kind"] == "ControllerRevision" { "controllerRevision" } else { "replicaSet" };
                 json!({
                     "revision": revision,
                     "changeCause": change_cause(set),
-                    "replicaSet": set["metadata"]["name"],
+                    source: set["metadata"]["name"],
                     "template": template_without_hash(set),
                 })
             })
@@ -77,13 +86,13 @@ impl History {
     }
 
     /// The ReplicaSet to go back to: that of `revision`, or for 0 the one before the newest.
-    pub(crate) fn target(&self, name: &str, revision: i64) -> Result<(i64, &Value)> {
+    pub(crate) fn target(&self, kind: &str, name: &str, revision: i64) -> Result<(i64, &Value)> {
         if revision > 0 {
             return Ok((revision, self.at(revision)?));
         }
         let previous = self.0.iter().nth_back(1);
         let (revision, set) =
-            previous.ok_or_else(|| anyhow!("no rollout history found for deployment \"{name}\""))?;
+            previous.ok_or_else(|| anyhow!("no rollout history found for {kind} \"{name}\""))?;
         Ok((*revision, set))
     }
 
@@ -95,19 +104,20 @@ impl History {
     }
 }
 
-/// What undoing asks of a Deployment.
+/// What undoing asks of a workload.
 #[derive(Debug)]
 pub(crate) enum Undo {
-    /// The Deployment as it should become.
+    /// The workload as it should become.
     Change(Value),
     /// Its template is that of this revision already.
     Skipped(i64),
 }
 
-/// The Deployment with template and annotations of a former revision.
+/// The workload with the template of a former revision; a Deployment with its annotations, too.
 pub(crate) fn undo(deployment: &Value, history: &History, to_revision: i64) -> Result<Undo> {
     let name = deployment["metadata"]["name"].as_str().unwrap_or_default();
-    let (revision, set) = history.target(name, to_revision)?;
+    let kind = deployment["kind"].as_str().unwrap_or("Deployment").to_lowercase();
+    let (revision, set) = history.target(&kind, name, to_revision)?;
     if is_paused(deployment) {
         bail!("you cannot rollback a paused deployment; resume it first with 'rollout resume' and try again");
     }
@@ -117,7 +127,10 @@ pub(crate) fn undo(deployment: &Value, history: &History, to_revision: i64) -> R
     }
     let mut changed = deployment.clone();
     *at(&mut changed, &["spec", "template"]) = template_without_hash(set);
-    *at(&mut changed, &["metadata", "annotations"]) = annotations(deployment, set).into();
+    // A ControllerRevision remembers its owner's annotations for the record only.
+    if kind == "deployment" {
+        *at(&mut changed, &["metadata", "annotations"]) = annotations(deployment, set).into();
+    }
     Ok(Undo::Change(changed))
 }
 
@@ -248,5 +261,34 @@ mod tests {
         let alone = History::new(&deployment("c"), vec![set("d", "3", "c", None)]);
         let error = undo(&deployment("c"), &alone, 0).unwrap_err().to_string();
         assert_eq!(error, "no rollout history found for deployment \"web\"");
+    }
+
+    fn record(owner: &str, revision: i64, image: &str) -> Value {
+        let mut template = template(image, None);
+        template["$patch"] = "replace".into();
+        json!({"metadata": {"name": format!("db-{revision}"), "annotations": {CHANGE_CAUSE: image, "team": "shop"},
+                "ownerReferences": [{"uid": owner, "controller": true}]},
+            "data": {"spec": {"template": template}}, "revision": revision})
+    }
+
+    #[test]
+    fn a_stateful_set_goes_back_to_a_controller_revision() {
+        let mut set = deployment("c");
+        set["kind"] = "StatefulSet".into();
+        let records = vec![record("d", 4, "c"), record("d", 3, "a"), record("other", 9, "z")];
+        let history = History::of_records(&set, records);
+        insta::assert_snapshot!(history.table(), @r"
+        REVISION  CHANGE-CAUSE
+        3         a
+        4         c
+        ");
+        assert_eq!(history.to_json(3).unwrap()["revisions"][0]["controllerRevision"], "db-3");
+        assert!(!history.template(3).unwrap().contains("$patch"));
+        let Undo::Change(after) = undo(&set, &history, 0).unwrap() else { panic!("skipped") };
+        let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "a"}]}}}});
+        assert_eq!(merge_patch(&set, &after).unwrap(), image, "nothing but the template");
+        assert!(matches!(undo(&set, &history, 4).unwrap(), Undo::Skipped(4)));
+        let error = undo(&set, &History::default(), 0).unwrap_err().to_string();
+        assert_eq!(error, "no rollout history found for statefulset \"web\"");
     }
 }

@@ -1,14 +1,17 @@
 //! The verbs of `rollout` and `set image`: read, let [`status`](mod@status), [`history`] or [`change`] judge, write,
-//! tell.
+//! tell. Deployments keep their history in ReplicaSets, the other kinds in ControllerRevisions.
 
 pub(crate) mod change;
+mod controller_revisions;
 pub(crate) mod history;
+mod stateful_set;
 pub(crate) mod status;
 mod watch;
 
 use anyhow::{Result, anyhow, bail};
 use jiff::Timestamp;
 use serde_json::Value;
+use trysail_core::resource::CONTROLLER_REVISIONS;
 
 use crate::{
     args,
@@ -58,8 +61,12 @@ pub(crate) async fn history(cluster: &Cluster, args: args::History) -> Result<()
 
 async fn read_history(cluster: &Cluster, target: &Target) -> Result<History> {
     let selector = pods::selector(target)?.to_string();
-    let sets = cluster.list(Kind::ReplicaSet.resource(target.face), &selector).await?;
-    Ok(History::new(&target.object, sets))
+    if target.kind == Kind::Deployment {
+        let sets = cluster.list(Kind::ReplicaSet.resource(target.face), &selector).await?;
+        return Ok(History::new(&target.object, sets));
+    }
+    let records = cluster.list(CONTROLLER_REVISIONS, &selector).await?;
+    Ok(History::of_records(&target.object, records))
 }
 
 /// `rollout undo`
@@ -75,7 +82,7 @@ pub(crate) async fn undo(cluster: &Cluster, args: args::Undo) -> Result<()> {
     let dry_run = args.change.dry_run.strategy;
     if dry_run == DryRun::Client {
         let history = read_history(cluster, &target).await?;
-        let (revision, _) = history.target(&target.name, args.to_revision)?;
+        let (revision, _) = history.target(target.kind.singular(), &target.name, args.to_revision)?;
         let template = indented(&history.template(revision)?, 2);
         return Ok(out(&format!("{printed} Pod Template of revision #{revision}:\n{template}"))?);
     }

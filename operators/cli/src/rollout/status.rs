@@ -1,4 +1,4 @@
-//! How far a rollout is: kubectl's sentences and kubectl's order of asking, from one reading of the Deployment.
+//! How far a rollout is: kubectl's sentences and kubectl's order of asking, from one reading of the object.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::history::running_revision;
+use super::{history::running_revision, stateful_set};
 
 /// One judgement of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,16 @@ struct Status {
 
 /// Judges the rollout; an error when it cannot succeed any more.
 pub(crate) fn judge(object: &Value, revision: i64) -> Result<Report> {
+    match object["kind"].as_str() {
+        Some("StatefulSet") if revision > 0 => {
+            bail!("--revision is for Deployments: the revisions of a StatefulSet are no state of its rollout")
+        }
+        Some("StatefulSet") => stateful_set::judge(object),
+        _ => deployment(object, revision),
+    }
+}
+
+fn deployment(object: &Value, revision: i64) -> Result<Report> {
     let deployment = Deployment::deserialize(object).context("the server sent an unreadable Deployment")?;
     let running = running_revision(object);
     if revision > 0 && revision != running {
@@ -103,12 +113,16 @@ impl Report {
     /// For machines.
     pub(crate) fn to_json(&self, object: &Value) -> Value {
         let Counts { desired, updated, ready, available, old } = self.counts;
+        let revision = match &object["status"]["updateRevision"] {
+            Value::Null => running_revision(object).into(),
+            name => name.clone(),
+        };
         json!({
             "apiVersion": object["apiVersion"],
             "kind": object["kind"],
             "namespace": object["metadata"]["namespace"],
             "name": object["metadata"]["name"],
-            "revision": running_revision(object),
+            "revision": revision,
             "done": self.done,
             "observed": self.observed,
             "paused": self.paused,
@@ -156,7 +170,7 @@ pub(crate) fn hint(report: &Report, printed: &str, native: bool) -> Option<Strin
 mod tests {
     use super::*;
 
-    fn deployment(generation: i64, status: &Value) -> Value {
+    fn object(generation: i64, status: &Value) -> Value {
         json!({"metadata": {"name": "web", "generation": generation,
                 "annotations": {"deployment.kubernetes.io/revision": "4"}},
             "spec": {"replicas": 5}, "status": status})
@@ -170,14 +184,14 @@ mod tests {
     #[test]
     fn the_sentences_are_kubectls() {
         let rows = [
-            deployment(1, &Value::Null)
+            object(1, &Value::Null)
                 .as_object()
                 .map(|_| json!({"metadata": {"name": "web", "generation": 1}})),
-            Some(deployment(3, &status(5, 5, 5))),
-            Some(deployment(2, &status(2, 6, 5))),
-            Some(deployment(2, &status(5, 7, 5))),
-            Some(deployment(2, &status(5, 5, 4))),
-            Some(deployment(2, &status(5, 5, 5))),
+            Some(object(3, &status(5, 5, 5))),
+            Some(object(2, &status(2, 6, 5))),
+            Some(object(2, &status(5, 7, 5))),
+            Some(object(2, &status(5, 5, 4))),
+            Some(object(2, &status(5, 5, 5))),
         ];
         let said: Vec<String> = rows
             .into_iter()
@@ -200,35 +214,35 @@ mod tests {
         let mut late = status(1, 5, 4);
         late["conditions"] =
             json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
-        let error = judge(&deployment(2, &late), 0).unwrap_err();
+        let error = judge(&object(2, &late), 0).unwrap_err();
         assert_eq!(error.to_string(), "deployment \"web\" exceeded its progress deadline");
-        assert!(judge(&deployment(3, &late), 0).is_ok(), "the deadline was that of an older spec");
+        assert!(judge(&object(3, &late), 0).is_ok(), "the deadline was that of an older spec");
     }
 
     #[test]
     fn a_pinned_revision_must_be_the_running_one() {
-        assert!(judge(&deployment(2, &status(5, 5, 5)), 4).is_ok());
-        let error = judge(&deployment(2, &status(5, 5, 5)), 3).unwrap_err();
+        assert!(judge(&object(2, &status(5, 5, 5)), 4).is_ok());
+        let error = judge(&object(2, &status(5, 5, 5)), 3).unwrap_err();
         assert_eq!(error.to_string(), "desired revision (3) is different from the running revision (4)");
     }
 
     #[test]
     fn the_live_line_shows_what_is_begun_and_what_is_done() {
-        let report = judge(&deployment(2, &status(4, 6, 2)), 0).unwrap();
+        let report = judge(&object(2, &status(4, 6, 2)), 0).unwrap();
         insta::assert_snapshot!(report.live("deployment.apps/web", Duration::from_millis(12_345)),
             @"deployment.apps/web ████████▒▒▒▒▒▒▒▒···· 4/5 updated, 2 available, 2 old  12s");
-        let mut huge = deployment(2, &status(i32::MAX, i32::MAX, 0));
+        let mut huge = object(2, &status(i32::MAX, i32::MAX, 0));
         huge["spec"]["replicas"] = 0.into();
         assert!(judge(&huge, 0).unwrap().live("x", Duration::ZERO).contains("····"));
     }
 
     #[test]
     fn hints_tell_who_has_to_act() {
-        let unseen = judge(&deployment(3, &status(5, 5, 5)), 0).unwrap();
+        let unseen = judge(&object(3, &status(5, 5, 5)), 0).unwrap();
         assert!(hint(&unseen, "d/web", false).unwrap().contains("is trysail-manager running?"));
-        let mut paused = deployment(2, &status(2, 5, 5));
+        let mut paused = object(2, &status(2, 5, 5));
         paused["spec"]["paused"] = true.into();
         assert!(hint(&judge(&paused, 0).unwrap(), "d/web", false).unwrap().contains("resume"));
-        assert_eq!(hint(&judge(&deployment(2, &status(2, 5, 5)), 0).unwrap(), "d/web", false), None);
+        assert_eq!(hint(&judge(&object(2, &status(2, 5, 5)), 0).unwrap(), "d/web", false), None);
     }
 }
