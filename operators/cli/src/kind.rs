@@ -15,6 +15,7 @@ pub(crate) enum Kind {
     ReplicaSet,
     ReplicationController,
     StatefulSet,
+    DaemonSet,
 }
 
 struct Row {
@@ -27,7 +28,7 @@ struct Row {
     own_short: &'static str,
 }
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 5] = [
     Row {
         kind: Kind::Deployment,
         singular: "deployment",
@@ -56,14 +57,12 @@ const ROWS: [Row; 4] = [
         short: "sts",
         own_short: "tsts",
     },
+    Row { kind: Kind::DaemonSet, singular: "daemonset", plural: "daemonsets", short: "ds", own_short: "tds" },
 ];
 
 /// Kinds that Kubernetes has and this program does not serve, with every spelling kubectl takes.
-const NOT_SUPPORTED: [(&str, &[&str]); 3] = [
-    ("DaemonSets", &["daemonset", "daemonsets", "ds", "tds"]),
-    ("Jobs", &["job", "jobs", "tjob"]),
-    ("CronJobs", &["cronjob", "cronjobs", "cj", "tcj"]),
-];
+const NOT_SUPPORTED: [(&str, &[&str]); 2] =
+    [("Jobs", &["job", "jobs", "tjob"]), ("CronJobs", &["cronjob", "cronjobs", "cj", "tcj"])];
 
 impl Kind {
     /// As the API server serves it.
@@ -73,6 +72,7 @@ impl Kind {
             Kind::ReplicaSet => Resource::replica_sets(face),
             Kind::ReplicationController => Resource::replication_controllers(face),
             Kind::StatefulSet => Resource::stateful_sets(face),
+            Kind::DaemonSet => Resource::daemon_sets(face),
         }
     }
 
@@ -96,6 +96,7 @@ impl Kind {
             Kind::ReplicaSet => &ROWS[1],
             Kind::ReplicationController => &ROWS[2],
             Kind::StatefulSet => &ROWS[3],
+            Kind::DaemonSet => &ROWS[4],
         }
     }
 }
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn every_spelling_means_a_kind_and_maybe_a_face() {
         use Face::{Crd, Native};
-        use Kind::{Deployment, ReplicaSet, ReplicationController, StatefulSet};
+        use Kind::{DaemonSet, Deployment, ReplicaSet, ReplicationController, StatefulSet};
         for (text, kind, face) in [
             ("tdeploy", Deployment, Some(Crd)),
             ("deployment.apps.trysail.dev", Deployment, Some(Crd)),
@@ -235,6 +236,8 @@ mod tests {
             ("tsts", StatefulSet, Some(Crd)),
             ("sts", StatefulSet, None),
             ("statefulsets.apps", StatefulSet, Some(Native)),
+            ("tds", DaemonSet, Some(Crd)),
+            ("ds", DaemonSet, None),
         ] {
             assert_eq!(parse(text), Ok((kind, face)), "{text}");
         }
@@ -252,14 +255,14 @@ mod tests {
     #[test]
     fn what_is_not_served_is_said_by_name() {
         insta::assert_snapshot!(
-            ["ds", "tjob", "pod", "depl", "deployment.extensions", "tdeploy.apps"]
+            ["cj", "tjob", "pod", "depl", "deployment.extensions", "tdeploy.apps"]
                 .map(|text| parse(text).unwrap_err())
                 .join("\n"),
             @r#"
-        DaemonSets are not supported yet; for the built-in ones, kubectl does the same
+        CronJobs are not supported yet; for the built-in ones, kubectl does the same
         Jobs are not supported yet; for the built-in ones, kubectl does the same
         "pod" is no workload; kubectl serves pods directly
-        unknown kind "depl"; known are tdeploy|deploy|deployment, trs|rs|replicaset, trc|rc|replicationcontroller, tsts|sts|statefulset
+        unknown kind "depl"; known are tdeploy|deploy|deployment, trs|rs|replicaset, trc|rc|replicationcontroller, tsts|sts|statefulset, tds|ds|daemonset
         unknown kind "deployment.extensions": Deployment is served as tdeploy (deployments.apps.trysail.dev) and deployment.apps
         unknown kind "tdeploy.apps": Deployment is served as tdeploy (deployments.apps.trysail.dev) and deployment.apps
         "#

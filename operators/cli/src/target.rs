@@ -82,7 +82,7 @@ impl Target {
     /// Refuses kinds that have no rollouts.
     pub(crate) fn must_roll_out(&self, verb: &str) -> Result<()> {
         match self.kind {
-            Kind::Deployment | Kind::StatefulSet => return Ok(()),
+            Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet => return Ok(()),
             Kind::ReplicaSet | Kind::ReplicationController => {}
         }
         bail!(

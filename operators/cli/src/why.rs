@@ -14,13 +14,16 @@ use trysail_core::{
     Key, Object, Resource,
     plan::{Context, Planner},
     pod::Pod,
-    resource::{CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS},
+    resource::{CONTROLLER_REVISIONS, NODES, PERSISTENT_VOLUME_CLAIMS, PODS},
 };
 use trysail_workloads::{
+    daemonset::{self, DaemonSetPlanner},
     deployment::{self, DeploymentPlanner},
     replicaset::{self, ReplicaSetPlanner},
     statefulset::{self, StatefulSetPlanner},
-    views::{ControllerRevision, Deployment, PersistentVolumeClaim, ReplicaSet, StatefulSet},
+    views::{
+        ControllerRevision, DaemonSet, Deployment, Node, PersistentVolumeClaim, ReplicaSet, StatefulSet,
+    },
 };
 
 use crate::{
@@ -42,6 +45,7 @@ pub(crate) async fn run(cluster: &Cluster, args: args::Why) -> Result<()> {
         Kind::Deployment => of_deployment(cluster, &target).await?,
         Kind::ReplicaSet | Kind::ReplicationController => of_set(cluster, &target).await?,
         Kind::StatefulSet => of_stateful_set(cluster, &target).await?,
+        Kind::DaemonSet => of_daemon_set(cluster, &target).await?,
     };
     let text = match args.output {
         Some(Output::Json) => format!("{:#}\n", answer.to_json()),
@@ -114,6 +118,28 @@ async fn of_stateful_set(cluster: &Cluster, target: &Target) -> Result<Answer> {
     let key = Key::new(cluster.namespace.as_str(), target.name.as_str());
     let views = (&sets, &pods, &claims, &revisions);
     let snapshot = statefulset::observe(planner, &key, context(Timestamp::now()), views);
+    let snapshot = snapshot.with_context(|| format!("{} has just been deleted", target.printed()))?;
+    let plan = planner.plan(&snapshot);
+    let own = &snapshot.set;
+    let mut answer =
+        Answer::new(Findings::of(target.printed(), &plan, own.is_observed(), &own.status.conditions));
+    answer.pods = pods::troubled(cluster, std::slice::from_ref(&own.meta.uid)).await?;
+    Ok(answer)
+}
+
+async fn of_daemon_set(cluster: &Cluster, target: &Target) -> Result<Answer> {
+    let planner = DaemonSetPlanner::new(target.face);
+    let (sets, pods, revisions) = futures::try_join!(
+        read::<DaemonSet>(cluster, planner.resource),
+        read::<Pod>(cluster, PODS),
+        read::<ControllerRevision>(cluster, CONTROLLER_REVISIONS),
+    )?;
+    let nodes = cluster.list_everywhere(NODES).await?;
+    let nodes: Result<Vec<Node>, _> = nodes.into_iter().map(serde_json::from_value).collect();
+    let nodes = Held::new(nodes.context("cannot understand one of the nodes")?);
+    let key = Key::new(cluster.namespace.as_str(), target.name.as_str());
+    let now = context(Timestamp::now());
+    let snapshot = daemonset::observe(planner, &key, now, &sets, &pods, &nodes, &revisions);
     let snapshot = snapshot.with_context(|| format!("{} has just been deleted", target.printed()))?;
     let plan = planner.plan(&snapshot);
     let own = &snapshot.set;

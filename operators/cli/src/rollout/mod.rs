@@ -3,6 +3,7 @@
 
 pub(crate) mod change;
 mod controller_revisions;
+mod daemon_set;
 pub(crate) mod history;
 mod stateful_set;
 pub(crate) mod status;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{history::running_revision, stateful_set};
+use super::{daemon_set, history::running_revision, stateful_set};
 
 /// One judgement of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +66,11 @@ struct Status {
 /// Judges the rollout; an error when it cannot succeed any more.
 pub(crate) fn judge(object: &Value, revision: i64) -> Result<Report> {
     match object["kind"].as_str() {
-        Some("StatefulSet") if revision > 0 => {
-            bail!("--revision is for Deployments: the revisions of a StatefulSet are no state of its rollout")
+        Some(kind @ ("StatefulSet" | "DaemonSet")) if revision > 0 => {
+            bail!("--revision is for Deployments: the revisions of a {kind} are no state of its rollout")
         }
         Some("StatefulSet") => stateful_set::judge(object),
+        Some("DaemonSet") => daemon_set::judge(object),
         _ => deployment(object, revision),
     }
 }
