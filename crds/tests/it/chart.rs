@@ -68,7 +68,8 @@ fn permissions_are_exact() {
             let (plural, sub) = resource.split_once('/').unwrap_or((resource, ""));
             let known = match group {
                 "apps.trysail.dev" | "batch.trysail.dev" => plurals.contains_key(plural),
-                "" => ["pods", "events"].contains(&plural),
+                "" => ["pods", "events", "persistentvolumeclaims", "nodes"].contains(&plural),
+                "apps" => plural == "controllerrevisions",
                 _ => false,
             };
             assert!(known && ["", "status", "finalizers"].contains(&sub), "{controller}: {rule}");
@@ -215,9 +216,12 @@ fn rendered_as_committed() {
 /// The CRDs stay when the release goes, and there are only those that the chosen controllers need.
 #[test]
 fn crds_are_kept_and_follow_the_controllers() {
-    for (controllers, wanted) in
-        [("{deployment}", 2), ("{replicaset}", 1), ("{replicationcontroller,deployment}", 3)]
-    {
+    for (controllers, wanted) in [
+        ("{deployment}", 2),
+        ("{replicaset}", 1),
+        ("{replicationcontroller,deployment}", 3),
+        ("{job,cronjob,ttl-after-finished}", 2),
+    ] {
         let Some(output) = helm_template(&["--set", &format!("controllers={controllers}")]) else { return };
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.matches("kind: CustomResourceDefinition\n").count(), wanted, "{controllers}");
@@ -254,7 +258,21 @@ fn the_manager_uses_what_the_chart_grants() {
         ["deployment"].as_slice(),
         &["replicaset"],
         &["replicationcontroller"],
-        &["deployment", "replicaset", "replicationcontroller"],
+        &["statefulset"],
+        &["daemonset"],
+        &["job"],
+        &["cronjob"],
+        &["ttl-after-finished"],
+        &[
+            "deployment",
+            "replicaset",
+            "replicationcontroller",
+            "statefulset",
+            "daemonset",
+            "job",
+            "cronjob",
+            "ttl-after-finished",
+        ],
     ] {
         let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for controller in controllers.iter().chain(&["common"]) {

@@ -29,7 +29,16 @@ pub const DEFAULT_NAME: &str = "main";
 pub const CONTROL_PLANE: &str = "cp";
 
 /// The workload controllers that `--native-manager` takes over, in the manager's own spelling.
-pub const NATIVE_CONTROLLERS: [&str; 3] = ["deployment", "replicaset", "replicationcontroller"];
+pub const NATIVE_CONTROLLERS: [&str; 8] = [
+    "deployment",
+    "replicaset",
+    "replicationcontroller",
+    "statefulset",
+    "daemonset",
+    "job",
+    "cronjob",
+    "ttl-after-finished",
+];
 
 /// One /24 per cluster; host part of the addresses in it. Workers count up from [`FIRST_WORKER`].
 const CONTROL_PLANE_HOST: u8 = 10;

@@ -66,9 +66,16 @@ pub(crate) fn resources(selection: &Selection) -> Vec<Resource> {
             ControllerName::Deployment => Resource::deployments(face),
             ControllerName::ReplicaSet => Resource::replica_sets(face),
             ControllerName::ReplicationController => Resource::replication_controllers(face),
+            ControllerName::StatefulSet => Resource::stateful_sets(face),
+            ControllerName::DaemonSet => Resource::daemon_sets(face),
+            ControllerName::Job | ControllerName::TtlAfterFinished => Resource::jobs(face),
+            ControllerName::CronJob => Resource::cron_jobs(face),
         })
     };
-    selection.api.faces().iter().flat_map(|face| kinds(*face)).collect()
+    let mut resources: Vec<Resource> = selection.api.faces().iter().flat_map(|face| kinds(*face)).collect();
+    resources.sort_unstable();
+    resources.dedup();
+    resources
 }
 
 fn full_name(resource: &Resource) -> String {

@@ -13,7 +13,10 @@ use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use kube::{
     Client, ResourceExt,
-    api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams, WatchEvent, WatchParams},
+    api::{
+        Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, WatchEvent,
+        WatchParams,
+    },
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -41,12 +44,39 @@ struct Canary {
     resource: Resource,
     /// What it says of itself; metadata aside.
     fields: Value,
-    /// Where a controller's report appears.
-    report: &'static str,
+    sign: Sign,
+}
+
+/// How a controller betrays itself.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// Something appears there.
+    Appears(&'static str),
+    /// Of a CronJob that is suspended nothing is reported, except that a Job it is said to run is not there.
+    ForgetsMissingJob,
+}
+
+impl Sign {
+    fn shows(self, canary: &Value) -> bool {
+        match self {
+            Sign::Appears(place) => canary.pointer(place).is_some(),
+            Sign::ForgetsMissingJob => {
+                let status = &canary["status"];
+                // Both were given together; see `Canary::prepare`.
+                status["lastScheduleTime"].is_string()
+                    && status["active"].as_array().is_none_or(Vec::is_empty)
+            }
+        }
+    }
+}
+
+fn suspended_job(mut template: Value) -> Value {
+    template["spec"]["restartPolicy"] = "Never".into();
+    json!({"suspend": true, "template": template})
 }
 
 impl Canary {
-    fn of(controller: ControllerName) -> Self {
+    fn of(controller: ControllerName) -> Option<Self> {
         let labels = json!({CANARY: "true"});
         let template = json!({
             "metadata": {"labels": labels},
@@ -54,16 +84,33 @@ impl Canary {
         });
         let selector = json!({"matchLabels": labels});
         let replicas = json!({"spec": {"replicas": 0, "selector": selector, "template": template}});
-        let observed = "/status/observedGeneration";
-        let (resource, fields, report) = match controller {
+        let observed = Sign::Appears("/status/observedGeneration");
+        let (resource, fields, sign) = match controller {
             ControllerName::Deployment => (Resource::deployments(Face::Native), replicas, observed),
             ControllerName::ReplicaSet => (Resource::replica_sets(Face::Native), replicas, observed),
             ControllerName::ReplicationController => {
                 let fields = json!({"spec": {"replicas": 0, "selector": labels, "template": template}});
                 (Resource::replication_controllers(Face::Native), fields, observed)
             }
+            ControllerName::StatefulSet => (Resource::stateful_sets(Face::Native), replicas, observed),
+            ControllerName::DaemonSet => {
+                let mut template = template;
+                template["spec"]["nodeSelector"] = json!({CANARY: "no-node-has-this-label"});
+                let fields = json!({"spec": {"selector": selector, "template": template}});
+                (Resource::daemon_sets(Face::Native), fields, observed)
+            }
+            ControllerName::Job => {
+                let fields = json!({"spec": suspended_job(template)});
+                (Resource::jobs(Face::Native), fields, Sign::Appears("/status/conditions/0"))
+            }
+            ControllerName::CronJob => {
+                let job = json!({"spec": suspended_job(template)});
+                let fields = json!({"spec": {"schedule": "@yearly", "suspend": true, "jobTemplate": job}});
+                (Resource::cron_jobs(Face::Native), fields, Sign::ForgetsMissingJob)
+            }
+            ControllerName::TtlAfterFinished => return None,
         };
-        Self { resource, fields, report }
+        Some(Self { resource, fields, sign })
     }
 
     fn object(&self) -> Result<DynamicObject> {
@@ -94,16 +141,29 @@ impl Canary {
             format!("failed to create the canary that shows whether kube-controller-manager acts on {kind}s")
         })?;
         let name = created.name_any();
-        let acted = if self.reported(&api, &name, sent).await {
-            Ok(true)
-        } else {
+        let acted = match self.prepare(&api, &name).await {
+            Err(error) => Err(error),
+            Ok(()) if self.reported(&api, &name, sent).await => Ok(true),
             // The watch may have been broken for all that time: a read has the last word.
-            api.get_opt(&name).await.map(|canary| canary.is_some_and(|canary| self.is_reported(&canary)))
+            Ok(()) => {
+                api.get_opt(&name).await.map(|canary| canary.is_some_and(|canary| self.is_reported(&canary)))
+            }
         };
         let deleted = api.delete(&name, &DeleteParams::background()).await;
         let acted = acted.context("failed to read the canary")?;
         deleted.with_context(|| format!("failed to delete the canary {namespace}/{name}"))?;
         Ok(acted)
+    }
+
+    /// Gives a CronJob a Job that is not there.
+    async fn prepare(&self, api: &Api<DynamicObject>, name: &str) -> Result<(), kube::Error> {
+        if let Sign::ForgetsMissingJob = self.sign {
+            let job = json!({"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": "of-no-job"});
+            let status = json!({"active": [job], "lastScheduleTime": "2000-01-01T00:00:00Z"});
+            let patch = Patch::Merge(json!({"status": status}));
+            api.patch_status(name, &PatchParams::default(), &patch).await?;
+        }
+        Ok(())
     }
 
     /// Whether somebody writes the canary's status in time. A watch that breaks is opened again.
@@ -147,7 +207,7 @@ impl Canary {
     }
 
     fn is_reported(&self, canary: &DynamicObject) -> bool {
-        canary.data.pointer(self.report).is_some()
+        self.sign.shows(&canary.data)
     }
 }
 
@@ -158,7 +218,11 @@ fn patience(echo: Duration) -> Duration {
 
 /// The kinds whose canaries are needed for these controllers.
 pub(crate) fn watched(controllers: &[ControllerName]) -> Vec<Resource> {
-    controllers.iter().map(|controller| Canary::of(*controller)).map(|canary| canary.resource).collect()
+    controllers
+        .iter()
+        .filter_map(|controller| Canary::of(*controller))
+        .map(|canary| canary.resource)
+        .collect()
 }
 
 /// Fails when somebody else acts on the native kinds of these controllers.
@@ -167,7 +231,7 @@ pub(crate) async fn nobody_else_acts(
     namespace: &str,
     controllers: &[ControllerName],
 ) -> Result<()> {
-    let canaries: Vec<Canary> = controllers.iter().map(|controller| Canary::of(*controller)).collect();
+    let canaries: Vec<Canary> = controllers.iter().filter_map(|controller| Canary::of(*controller)).collect();
     // All at once: one silence is waited for, not eight. None is cut short: a canary would stay.
     let looks = canaries.iter().map(|canary| canary.is_acted_upon(client.clone(), namespace));
     let found = futures::future::join_all(looks).await;

@@ -40,7 +40,7 @@ pub(crate) struct Selection {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "deployment,replicaset,replicationcontroller",
+        default_value = "deployment,replicaset,replicationcontroller,statefulset,daemonset,job,cronjob,ttl-after-finished",
         global = true,
         env = "TRYSAIL_CONTROLLERS"
     )]
@@ -148,6 +148,17 @@ pub(crate) enum ControllerName {
     ReplicaSet,
     /// ReplicationControllers.
     ReplicationController,
+    /// StatefulSets.
+    StatefulSet,
+    /// DaemonSets.
+    DaemonSet,
+    /// Jobs.
+    Job,
+    /// CronJobs.
+    CronJob,
+    /// Deletion of finished Jobs by `spec.ttlSecondsAfterFinished`.
+    #[value(name = "ttl-after-finished")]
+    TtlAfterFinished,
 }
 
 impl ControllerName {
@@ -157,6 +168,11 @@ impl ControllerName {
             ControllerName::Deployment => "deployment",
             ControllerName::ReplicaSet => "replicaset",
             ControllerName::ReplicationController => "replicationcontroller",
+            ControllerName::StatefulSet => "statefulset",
+            ControllerName::DaemonSet => "daemonset",
+            ControllerName::Job => "job",
+            ControllerName::CronJob => "cronjob",
+            ControllerName::TtlAfterFinished => "ttl-after-finished",
         }
     }
 }

@@ -2,7 +2,10 @@
 //! Role and `check` are made of.
 
 use serde_json::{Value, json};
-use trysail_core::{Face, Resource, resource::PODS};
+use trysail_core::{
+    Face, Resource,
+    resource::{CONTROLLER_REVISIONS, NODES, PERSISTENT_VOLUME_CLAIMS, PODS},
+};
 
 use crate::{
     native_check,
@@ -82,7 +85,47 @@ impl Rules {
             }
             ControllerName::ReplicaSet => self.replicas(Resource::replica_sets(face)),
             ControllerName::ReplicationController => self.replicas(Resource::replication_controllers(face)),
+            ControllerName::StatefulSet => self.stateful_sets(Resource::stateful_sets(face)),
+            ControllerName::DaemonSet => {
+                self.replicas(Resource::daemon_sets(face));
+                self.revisions();
+                self.add(NODES.group, NODES.plural, &["list", "watch"], "a pod on every node that is meant");
+            }
+            ControllerName::Job => {
+                self.replicas(Resource::jobs(face));
+                self.add(PODS.group, PODS.plural, &["patch"], "let counted pods go");
+            }
+            ControllerName::CronJob => {
+                let jobs = Resource::jobs(face);
+                self.owner(Resource::cron_jobs(face));
+                self.add(jobs.group, jobs.plural, &READ, "see the runs; settle an unanswered create");
+                self.add(jobs.group, jobs.plural, &["create", "delete"], "start, replace and prune runs");
+            }
+            ControllerName::TtlAfterFinished => {
+                let jobs = Resource::jobs(face);
+                self.add(jobs.group, jobs.plural, &["list", "watch"], "see what has finished");
+                let why = "confirm that the Job is as it was seen, then delete it";
+                self.add(jobs.group, jobs.plural, &["delete", "patch"], why);
+            }
         }
+    }
+
+    fn stateful_sets(&mut self, owner: Resource) {
+        let claims = PERSISTENT_VOLUME_CLAIMS;
+        self.replicas(owner);
+        self.revisions();
+        self.add(claims.group, claims.plural, &READ, "see the pods' claims; settle an unanswered create");
+        self.add(claims.group, claims.plural, &["create"], "make the pods' claims");
+        self.add(claims.group, claims.plural, &["patch"], "persistentVolumeClaimRetentionPolicy");
+        let why = "a scaled-down pod may own its claims: blockOwnerDeletion, checked by admission";
+        self.add(PODS.group, "pods/finalizers", &["update"], why);
+    }
+
+    fn revisions(&mut self) {
+        let revisions = CONTROLLER_REVISIONS;
+        self.add(revisions.group, revisions.plural, &READ, "know the templates of old pods");
+        let why = "record, renumber, adopt and prune templates";
+        self.add(revisions.group, revisions.plural, &["create", "delete", "patch"], why);
     }
 
     fn replicas(&mut self, owner: Resource) {
@@ -182,6 +225,10 @@ mod tests {
         let crd = cluster_rules(&selection(Api::Crd, &[ControllerName::Deployment]));
         assert!(crd.iter().all(|rule| rule.group != "apps"));
         assert!(crd.iter().all(|rule| rule.resource != "pods" || !rule.verbs.contains(&"create")));
+        let reads_nodes = |controllers: &[ControllerName]| {
+            cluster_rules(&selection(Api::Crd, controllers)).iter().any(|rule| rule.resource == "nodes")
+        };
+        assert!(reads_nodes(&[ControllerName::DaemonSet]) && !reads_nodes(&[ControllerName::StatefulSet]));
     }
 
     /// A manager with a Lease of another name must be allowed to hold that one.

@@ -13,7 +13,7 @@ use trysail_sdk::{
 use crate::{
     native_check,
     options::{Api, ControllerName, LogFormat, RunOptions},
-    wiring::{deployment, replicas},
+    wiring::{cronjob, daemonset, deployment, job, replicas, statefulset},
 };
 
 /// Where the Lease lives when nothing else is said and the pod's namespace is unknown.
@@ -80,6 +80,30 @@ fn with_controllers(mut manager: Builder, face: Face, options: &RunOptions) -> B
             ControllerName::ReplicationController => {
                 let controller = replicas::replication_controllers(face, workers);
                 manager.controller(named(controller, "trysail-replication-controller", beside))
+            }
+            ControllerName::StatefulSet => {
+                let controller = statefulset::stateful_sets(face, workers);
+                manager.controller(named(controller, "trysail-statefulset-controller", beside))
+            }
+            ControllerName::DaemonSet => {
+                let controller = daemonset::daemon_sets(face, workers);
+                manager.controller(named(controller, "trysail-daemonset-controller", beside))
+            }
+            ControllerName::Job => {
+                let (jobs, pods) = (job::jobs(face, workers), job::orphan_pods(face, workers));
+                manager.controller(named(jobs, "trysail-job-controller", beside)).controller(named(
+                    pods,
+                    "trysail-job-orphan-pod-controller",
+                    beside,
+                ))
+            }
+            ControllerName::CronJob => {
+                let controller = cronjob::cron_jobs(face, workers);
+                manager.controller(named(controller, "trysail-cronjob-controller", beside))
+            }
+            ControllerName::TtlAfterFinished => {
+                let controller = job::finished_jobs(face, workers);
+                manager.controller(named(controller, "trysail-ttl-after-finished-controller", beside))
             }
         };
     }

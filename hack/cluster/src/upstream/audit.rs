@@ -37,6 +37,7 @@ const STOCK_ACCOUNTS: &[(&str, &str)] = &[
     ("daemonset", "system:serviceaccount:kube-system:daemon-set-controller"),
     ("job", "system:serviceaccount:kube-system:job-controller"),
     ("cronjob", "system:serviceaccount:kube-system:cronjob-controller"),
+    ("ttl-after-finished", "system:serviceaccount:kube-system:ttl-after-finished-controller"),
     ("horizontal-pod-autoscaler", "system:serviceaccount:kube-system:horizontal-pod-autoscaler"),
     ("disruption", "system:serviceaccount:kube-system:disruption-controller"),
 ];

@@ -1,7 +1,11 @@
 //! Which watches wake which keys. Nothing is decided here, and nothing is written.
 
+pub(crate) mod cronjob;
+pub(crate) mod daemonset;
 pub(crate) mod deployment;
+pub(crate) mod job;
 pub(crate) mod replicas;
+pub(crate) mod statefulset;
 
 use std::time::Duration;
 
