@@ -14,7 +14,7 @@ use trysail_sdk::{
         Action, Json, Key, Object, Plan, Uid, View,
         plan::{Context, EventNote, OwnerReference, Planner, Target, Verb, Violation},
     },
-    informer::Scope,
+    informer::{Event, Scope},
     manager::{Manager, ManagerError},
     metrics::Metrics,
 };
@@ -200,6 +200,27 @@ pub(crate) fn fleet(namespace: &str) -> PlanController<Fleet> {
     .workers(2)
 }
 
+/// As [`fleet`], but only fleets in commission are looked at.
+fn commissioned(namespace: &str) -> PlanController<Fleet> {
+    let scope = Scope::namespace(namespace);
+    PlanController::new(Fleet, move |services| {
+        let maps = services.informers.informer::<ConfigMap>(CONFIG_MAPS, scope);
+        let store = Arc::clone(maps.store());
+        let keys = |event: &Event<ConfigMap>, add: &mut dyn FnMut(Key)| {
+            if let Event::Applied { new, .. } = event
+                && new.labels().contains_key("commission")
+            {
+                add(new.key());
+            }
+        };
+        Wiring::of_some(&maps, keys, move |key, context| {
+            let owner = store.get(key)?;
+            let children = store.controlled_by(&owner.uid());
+            Some(Snapshot { owner, children, context })
+        })
+    })
+}
+
 pub(crate) async fn owner(client: &Client, namespace: &str, name: &str, data: Value) {
     let body = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "data": data,
@@ -220,6 +241,25 @@ async fn exists(client: &Client, namespace: &str, name: &str) -> bool {
 pub(crate) async fn set(client: &Client, namespace: &str, name: &str, data: Value) {
     let key = Key::new(namespace, name);
     client.merge_patch(&CONFIG_MAPS, &key, None, &json!({"data": data})).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_many_objects_only_those_are_looked_at_that_are_added() {
+    if apiserver::switched_off() {
+        return;
+    }
+    let server = apiserver::shared().await;
+    let (client, namespace) = (server.client(), server.namespace().await);
+    owner(&client, &namespace, "rotten", json!({"children": "1"})).await;
+    owner(&client, &namespace, "proud", json!({"children": "1"})).await;
+    let key = Key::new(namespace.as_str(), "proud");
+    let label = json!({"metadata": {"labels": {"commission": "yes"}}});
+    let running = start(&server.client(), |builder| builder.controller(commissioned(&namespace))).await;
+    client.merge_patch(&CONFIG_MAPS, &key, None, &label).await.unwrap();
+    eventually("a ship", || async { exists(&client, &namespace, "proud-0").await.then_some(()) }).await;
+    // Both fleets were there from the start, the other one's look would have come first.
+    assert!(!exists(&client, &namespace, "rotten-0").await);
+    running.stop().await;
 }
 
 #[tokio::test]
