@@ -97,6 +97,9 @@ fn pods_of_a_node_that_is_gone_fail_and_vanish() {
     assert!(cluster.get(NODES, &Key::new("", "w1")).is_none());
     ticks(&mut cluster, 6);
     assert_eq!((phase(&cluster, "a"), phase(&cluster, "b").as_deref()), (None, Some("Failed")));
+    let revision = cluster.revision();
+    ticks(&mut cluster, 6);
+    assert_eq!(cluster.revision(), revision, "what waits for its finalizers is left alone");
 }
 
 #[test]
