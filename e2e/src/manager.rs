@@ -50,9 +50,7 @@ pub async fn leader(client: &Client) -> Result<Option<Pod>> {
 
 /// Waits until one of the managers leads.
 pub async fn wait_for_leader(client: &Client, limit: Duration) -> Result<Pod> {
-    wait::until_despite_errors("a manager to lead", limit, || async { Ok(leader(client).await?.is_some()) })
-        .await?;
-    leader(client).await?.context("the leader went away again")
+    wait::until_found_despite_errors("a manager to lead", limit, || leader(client)).await
 }
 
 /// Sends a signal to the manager process of that pod.

@@ -32,11 +32,24 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<bool>>,
 {
+    let check = || {
+        let answer = check();
+        async { answer.await.map(|holds| holds.then_some(())) }
+    };
+    until_found_despite_errors(what, limit, check).await
+}
+
+/// As [`until_despite_errors`]; gives what `check` found. It may be gone by a second look.
+pub async fn until_found_despite_errors<T, F, Fut>(what: &str, limit: Duration, mut check: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Option<T>>>,
+{
     let deadline = Instant::now() + limit;
     loop {
         let last = match check().await {
-            Ok(true) => return Ok(()),
-            Ok(false) => String::new(),
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => String::new(),
             Err(error) => format!("; last error: {error:#}"),
         };
         if Instant::now() > deadline {
