@@ -131,6 +131,8 @@ pub struct Election {
     metrics: ElectionMetrics,
     recorder: Recorder,
     leading: bool,
+    /// Somebody else led before, as far as can be told.
+    succeeds: bool,
     observed: Option<Observed>,
     /// When the last successful acquisition or renewal was sent.
     renewed: Option<Instant>,
@@ -160,6 +162,7 @@ impl Election {
             metrics,
             recorder: Recorder::none(),
             leading: false,
+            succeeds: false,
             observed: None,
             renewed: None,
         })
@@ -177,8 +180,8 @@ impl Election {
         self.observed.as_ref().and_then(Observed::holder)
     }
 
-    /// Waits until this process leads.
-    pub async fn acquire(&mut self) {
+    /// Waits until this process leads; answers whether somebody else may have led while it was waiting.
+    pub async fn acquire(&mut self) -> bool {
         let lease = self.lease();
         tracing::info!(%lease, identity = %self.config.identity, "standing for election");
         let mut told = String::new();
@@ -204,6 +207,7 @@ impl Election {
         self.metrics.leading(&self.config.name, true);
         self.record("became leader");
         tracing::info!(%lease, "leading");
+        self.succeeds
     }
 
     /// Renews until the lease is lost, and says why. The fence is closed by then.
@@ -294,6 +298,7 @@ impl Election {
         };
         let observed = Observed::after(self.observed.take(), lease, Instant::now());
         let verdict = observed.judge(&self.config.identity, Instant::now());
+        self.succeeds |= !matches!(verdict, Verdict::Ours);
         let next = match verdict {
             Verdict::Ours => observed.renewed(&self.config, Timestamp::now()),
             Verdict::Free => observed.taken(&self.config, Timestamp::now()),

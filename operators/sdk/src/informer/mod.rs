@@ -45,6 +45,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -185,6 +186,8 @@ impl Informers {
             subscribers: Arc::new(Subscribers::new(resource)),
             listeners: Arc::clone(&self.0.listeners),
             status: watch::Sender::new(Status::Starting),
+            asked: watch::Sender::new(0),
+            listed: watch::Sender::new(0),
             cancel: self.0.cancel.child_token(),
         });
         let worker = Worker::new(Arc::clone(&shared), self.0.client.clone(), self.0.options.clone());
@@ -206,12 +209,22 @@ impl Informers {
         self.0.listeners.each(|listener| listener.removed(id));
     }
 
-    /// Returns when the first list of every informer is complete.
+    /// Returns when the first list of every informer is complete, or the one that was [asked](Self::list_anew) for last.
     pub async fn wait_synced(&self) {
         let all: Vec<_> = self.entries().iter().map(|entry| Arc::clone(&entry.informer)).collect();
         for informer in all {
-            // A sender lives as long as its informer.
-            let _ = informer.status().wait_for(|_| informer.is_synced()).await;
+            informer.synced().await;
+        }
+    }
+
+    /// Has every informer list anew. Until that list is complete, [`Handle::wait_synced`] waits again; what the stores
+    /// hold stays readable.
+    ///
+    /// A watch may lag, by however much. Who has to know everything that was written until now asks for a list that
+    /// begins now.
+    pub fn list_anew(&self) {
+        for entry in self.entries().iter() {
+            entry.informer.list_anew();
         }
     }
 
@@ -287,9 +300,9 @@ impl<T: Object> Handle<T> {
         self.0.subscribers.add(&self.0.store, Box::new(callback))
     }
 
-    /// Returns when the first list is complete.
+    /// Returns when the first list is complete, or the one that was [asked](Informers::list_anew) for last.
     pub async fn wait_synced(&self) {
-        let _ = self.0.status.subscribe().wait_for(|_| self.0.store.is_synced()).await;
+        self.0.synced().await;
     }
 
     /// How it is doing.
@@ -324,7 +337,19 @@ pub(crate) struct Shared<T> {
     subscribers: Arc<Subscribers<T>>,
     listeners: Arc<Listeners>,
     status: watch::Sender<Status>,
+    /// How often a list was asked for.
+    asked: watch::Sender<u64>,
+    /// How often it had been when the last complete list began.
+    listed: watch::Sender<u64>,
     cancel: CancellationToken,
+}
+
+impl<T: Object> Shared<T> {
+    async fn synced(&self) {
+        let is_synced = |listed: &u64| self.store.is_synced() && *listed >= *self.asked.borrow();
+        // A sender lives as long as its informer.
+        let _ = self.listed.subscribe().wait_for(is_synced).await;
+    }
 }
 
 /// Told of progress by every informer: the gates.
@@ -361,7 +386,8 @@ pub(crate) trait AnyInformer: Send + Sync {
     fn id(&self) -> usize;
     fn resource(&self) -> &Resource;
     fn last_version(&self) -> u64;
-    fn is_synced(&self) -> bool;
+    fn synced(&self) -> BoxFuture<'_, ()>;
+    fn list_anew(&self);
     fn status(&self) -> watch::Receiver<Status>;
     fn len(&self) -> usize;
     fn bytes(&self) -> usize;
@@ -382,8 +408,12 @@ impl<T: Object> AnyInformer for Shared<T> {
         self.store.last_version()
     }
 
-    fn is_synced(&self) -> bool {
-        self.store.is_synced()
+    fn synced(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Shared::synced(self))
+    }
+
+    fn list_anew(&self) {
+        self.asked.send_modify(|asked| *asked += 1);
     }
 
     fn status(&self) -> watch::Receiver<Status> {

@@ -1,9 +1,9 @@
 //! The process around controllers: what starts when, who leads, and how it ends.
 //!
-//! Start: HTTP server (probes must answer early) → informers → standing for election, with the caches hot →
-//! controllers. Stop, each step within a bounded time: controllers finish the keys they have, while the lease is still
-//! renewed so that their last writes leave → informers → the lease is released → events → HTTP server. Losing the
-//! lease is an error; SIGTERM and SIGINT are not.
+//! Start: HTTP server (probes must answer early) → informers → standing for election, with the caches hot → lists of
+//! what the predecessor left → controllers. Stop, each step within a bounded time: controllers finish the keys they
+//! have, while the lease is still renewed so that their last writes leave → informers → the lease is released → events
+//! → HTTP server. Losing the lease is an error; SIGTERM and SIGINT are not.
 
 mod server;
 
@@ -249,8 +249,12 @@ impl Manager {
         let started = async {
             warm_up(&services.informers).await;
             readiness.set_ready();
-            if let Some(election) = &mut election {
-                election.acquire().await;
+            if let Some(election) = &mut election
+                && election.acquire().await
+            {
+                // The predecessor's last writes may be on their way to us: whoever goes by what he saw before them does
+                // them once more. Controllers wait for these lists.
+                services.informers.list_anew();
             }
         };
         let started = tokio::select! {

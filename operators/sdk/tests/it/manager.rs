@@ -21,7 +21,7 @@ use trysail_sdk::{
     controller::{Controller, Outcome, Request, TypedController},
     core::{Key, Resource},
     election::ElectionConfig,
-    informer::Scope,
+    informer::{self, Scope},
     manager::{Manager, ManagerError},
 };
 
@@ -130,6 +130,68 @@ async fn a_standby_is_warm_ready_and_silent_and_takes_over_what_changed_meanwhil
         lease_events(&admin, &namespace).await,
         ["one became leader", "one stopped leading", "two became leader", "two stopped leading"],
     );
+}
+
+/// What the predecessor wrote last may not have reached a standby yet: a watch lags, or the machine stood still. A
+/// leader that goes by such a view would do once more what was done.
+#[tokio::test]
+async fn a_new_leader_sees_what_its_predecessor_saw() {
+    if apiserver::switched_off() {
+        return;
+    }
+    let server = apiserver::shared().await;
+    let (admin, namespace) = (server.client(), server.namespace().await);
+    let (tell_one, mut one_told) = mpsc::unbounded_channel();
+    let (tell_two, mut two_told) = mpsc::unbounded_channel();
+    let start = async |identity: &'static str, tell, informers: informer::Options| {
+        let manager = Manager::builder(identity)
+            .client(elected_client(server))
+            .election(election(&namespace, identity))
+            .informers(informers)
+            .controller(teller(&namespace, tell))
+            .build()
+            .await
+            .unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(manager.run_until(async {
+            let _ = stopped.await;
+        }));
+        (stop, task)
+    };
+    let (stop_one, one) = start("one", tell_one, informer::Options::default()).await;
+    admin.create(&CONFIG_MAPS, &namespace, &config_map("first", &json!({}))).await.unwrap();
+    assert_eq!(timeout(SOON, one_told.recv()).await.unwrap().unwrap(), "first");
+
+    // Its first watch is soon over, and of the second it hears nothing for an hour.
+    let watches = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&watches);
+    let lagging = informer::Options {
+        watch_lifetime: Duration::from_secs(1),
+        delay: Some(Arc::new(move |_| match counted.fetch_add(1, Ordering::SeqCst) {
+            1 => Duration::from_secs(3600),
+            _ => Duration::ZERO,
+        })),
+        ..informer::Options::default()
+    };
+    let (stop_two, two) = start("two", tell_two, lagging).await;
+    let begun = Instant::now();
+    while watches.load(Ordering::SeqCst) < 2 {
+        assert!(begun.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    admin.create(&CONFIG_MAPS, &namespace, &config_map("second", &json!({}))).await.unwrap();
+    assert_eq!(timeout(SOON, one_told.recv()).await.unwrap().unwrap(), "second");
+
+    stop_one.send(()).unwrap();
+    timeout(SOON, one).await.unwrap().unwrap().unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.push(timeout(SOON, two_told.recv()).await.expect("it goes by an old view").unwrap());
+    }
+    seen.sort();
+    assert_eq!(seen, ["first", "second"]);
+    stop_two.send(()).unwrap();
+    timeout(SOON, two).await.unwrap().unwrap().unwrap();
 }
 
 /// What `kubectl describe lease` tells, in client-go's words.

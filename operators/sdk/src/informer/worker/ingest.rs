@@ -130,6 +130,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         self.tell_listeners(None, Some(version));
         self.doubting = None;
         self.position = Some(version);
+        self.shared.listed.send_replace(self.answering);
         self.metrics().listed(&self.shared.resource);
         let objects = self.shared.store.len();
         tracing::info!(resource = %self.shared.resource, objects, version, "listed");

@@ -38,6 +38,8 @@ pub(super) struct Worker<T> {
     options: Options,
     /// Where to watch from; `None` when a list is needed.
     position: Option<u64>,
+    /// How often a list had been asked for when the current one began.
+    answering: u64,
     /// The server streams lists as the beginning of a watch (WatchList).
     streams_lists: bool,
     /// Since when the server's lists are older than what we hold.
@@ -79,6 +81,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
             client,
             options,
             position: None,
+            answering: 0,
             streams_lists: true,
             doubting: None,
             backoff: Backoff::new(),
@@ -113,6 +116,13 @@ impl<T: Object + DeserializeOwned> Worker<T> {
     async fn attempt(&mut self) -> Duration {
         self.backoff.start();
         let started = Instant::now();
+        let asked = *self.shared.asked.borrow();
+        if asked > *self.shared.listed.borrow() {
+            self.position = None;
+        }
+        if self.position.is_none() {
+            self.answering = asked;
+        }
         let end = match self.position {
             None if !self.streams_lists => self.list().await,
             position => self.watch(position).await,
@@ -126,7 +136,7 @@ impl<T: Object + DeserializeOwned> Worker<T> {
                 self.metrics().ended(&self.shared.resource, reason);
                 let lived = started.elapsed();
                 tracing::debug!(resource = %self.shared.resource, reason, ?lived, "the watch ended");
-                if lived >= SHORT_LIVED {
+                if lived >= SHORT_LIVED || self.is_asked() {
                     self.backoff.reset();
                     Duration::ZERO
                 } else {
@@ -135,6 +145,11 @@ impl<T: Object + DeserializeOwned> Worker<T> {
             }
             End::Failed(failure) => self.recover(&failure),
         }
+    }
+
+    /// A list was asked for after the current one began.
+    fn is_asked(&self) -> bool {
+        *self.shared.asked.borrow() > self.answering
     }
 
     fn recover(&mut self, failure: &Failure) -> Duration {
@@ -270,9 +285,12 @@ impl<T: Object + DeserializeOwned> Worker<T> {
         let mut lines = Lines::default();
         // The server ends the watch itself; this is for one that forgets to.
         let end = Instant::now() + lifetime + self.options.idle;
+        let mut asked = self.shared.asked.subscribe();
+        let answering = self.answering;
         loop {
             let chunk = tokio::select! {
                 chunk = chunks.next() => chunk,
+                () = async { drop(asked.wait_for(|asked| *asked > answering).await) } => return Ok("asked"),
                 () = sleep(self.options.idle) => {
                     // A watch from a version that the server has not reached (its storage was restored from a
                     // backup) is answered with silence: only a list tells that from a dead connection.
