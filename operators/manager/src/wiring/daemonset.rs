@@ -18,7 +18,7 @@ use trysail_workloads::{
     views::{ControllerRevision, DaemonSet, Node},
 };
 
-use super::{index_owners, is_canary, owners_of_child, paced_by_pods, wake_for_pod};
+use super::{index_owners, is_canary, paced_by_pods, wake_for_pod, wake_for_revision};
 
 /// The DaemonSet controller of a face.
 pub(crate) fn daemon_sets(face: Face, workers: usize) -> PlanController<DaemonSetPlanner> {
@@ -43,8 +43,8 @@ pub(crate) fn daemon_sets(face: Face, workers: usize) -> PlanController<DaemonSe
             wake_for_pod(&of_pods, event, |set: &DaemonSet| &set.selector, add);
         })
         .watch_events(&nodes, move |event, add| wake_for_node(&of_nodes, event, add))
-        .watch(&revisions, move |revision: &ControllerRevision| {
-            owners_of_child(&of_revisions, &revision.meta, |set| &set.selector)
+        .watch_events(&revisions, move |event, add| {
+            wake_for_revision(&of_revisions, event, |set: &DaemonSet| &set.selector, add);
         })
     });
     controller.workers(workers).queue(paced_by_pods())

@@ -15,6 +15,7 @@ use trysail_sdk::{
     queue::QueueConfig,
     store::Store,
 };
+use trysail_workloads::views::ControllerRevision;
 
 use crate::native_check::CANARY;
 
@@ -85,9 +86,66 @@ fn wake_for_pod<T: Object>(
     }
 }
 
+/// Owners that a revision's event wakes, as it is and as it was.
+fn wake_for_revision<T: Object>(
+    owners: &Store<T>,
+    event: &Event<ControllerRevision>,
+    selector: impl Fn(&T) -> &Selector,
+    add: &mut dyn FnMut(Key),
+) {
+    let keys = |revision: &ControllerRevision| owners_of_child(owners, &revision.meta, &selector);
+    match event {
+        _ if is_made(event) => {}
+        Event::Applied { old, new } => {
+            let now = keys(new);
+            let before = old.as_ref().map(|old| keys(old)).unwrap_or_default();
+            before.into_iter().filter(|key| !now.contains(key)).for_each(&mut *add);
+            now.into_iter().for_each(add);
+        }
+        Event::Deleted { last } => keys(last).into_iter().for_each(add),
+    }
+}
+
+/// A revision that appears with its owner on it wakes nobody, as upstream: the owner made it, or whoever did is not done
+/// yet. A DaemonSet would tidy away one of two equal revisions under the hands of a user who is about to delete it.
+fn is_made(event: &Event<ControllerRevision>) -> bool {
+    matches!(event, Event::Applied { old: None, new } if new.meta.controller.is_some())
+}
+
 fn same_but_for_version(old: &Pod, new: &Pod) -> bool {
     let mut old = old.clone();
     old.meta.resource_version = new.meta.resource_version;
     old.meta.generation = new.meta.generation;
     old == *new
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn revision(owners: &Value) -> Arc<ControllerRevision> {
+        let metadata = json!({"name": "agent-1", "namespace": "shop", "uid": "u", "ownerReferences": owners});
+        let text = json!({"metadata": metadata, "revision": 1}).to_string();
+        Arc::new(serde_json::from_str(&text).unwrap())
+    }
+
+    /// Kubernetes' conformance test of revisions adds an equal one, and deletes the first at once.
+    #[test]
+    fn an_owned_revision_that_appears_is_no_news_and_all_else_is() {
+        let owned = || revision(&json!([{"uid": "uid-agent", "controller": true}]));
+        let orphan = || revision(&Value::Null);
+        assert!(is_made(&Event::Applied { old: None, new: owned() }));
+        for event in [
+            Event::Applied { old: None, new: orphan() },
+            Event::Applied { old: Some(orphan()), new: owned() },
+            Event::Applied { old: Some(owned()), new: owned() },
+            Event::Deleted { last: owned() },
+        ] {
+            assert!(!is_made(&event), "{event:?}");
+        }
+    }
 }
