@@ -205,7 +205,7 @@ fn a_template_without_a_record_gets_one() {
     template["$patch"] = "replace".into();
     let wanted = json!({
         "apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 6,
-        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web", "controller-revision-hash": new_hash()},
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": "web", "controller.kubernetes.io/hash": new_hash()},
             "annotations": {"a": "b"}, "ownerReferences": [case.reference.to_value()]},
         "data": {"spec": {"template": template}},
     });
@@ -259,6 +259,16 @@ fn a_name_that_somebody_has_is_not_fought_over() {
         assert_eq!(update.label, name::hash(&data::of(case.dialect, &case.template), 1));
         assert_eq!(update.name, format!("web-{}", update.label));
     }
+}
+
+/// Each kind's records are labelled as kube-controller-manager labels them, for whoever selects them by that.
+#[test]
+fn a_daemon_set_s_record_has_the_label_of_its_pods() {
+    let case = Case::of(Dialect::DaemonSet, &[]);
+    let writes = case.history().writes(&case.owner(), &Labels::default());
+    let Verb::Create { body, .. } = &writes[0].verb else { panic!("{}", writes[0]) };
+    let labels = json!({"app": "web", "controller-revision-hash": new_hash()});
+    assert_eq!(body.to_value()["metadata"]["labels"], labels);
 }
 
 #[test]

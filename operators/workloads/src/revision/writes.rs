@@ -13,6 +13,10 @@ use trysail_core::{
 use super::{Dialect, History, RevisionOwner, data};
 use crate::views::ControllerRevision;
 
+/// The label of a StatefulSet's record that holds the hash of its data. (A DaemonSet's record has the label that its
+/// pods have.)
+const HASH: &str = "controller.kubernetes.io/hash";
+
 /// The reason of the action that records a template.
 pub const CREATE_REVISION: &str = "CreateRevision";
 
@@ -52,14 +56,14 @@ impl History {
 
     fn create(&self, owner: &RevisionOwner<'_>, annotations: &Labels) -> Action {
         let update = self.update();
-        let hash = match self.dialect {
-            Dialect::StatefulSet => update.name.rsplit('-').next().unwrap_or_default(),
-            Dialect::DaemonSet => &update.label,
+        let (label, hash) = match self.dialect {
+            Dialect::StatefulSet => (HASH, update.name.rsplit('-').next().unwrap_or_default()),
+            Dialect::DaemonSet => (CONTROLLER_REVISION_HASH, update.label.as_str()),
         };
         let mut metadata = Map::new();
         metadata.insert("name".into(), update.name.as_str().into());
         metadata.insert("namespace".into(), owner.meta.key.namespace.as_str().into());
-        metadata.insert("labels".into(), json!(owner.template.labels.with(CONTROLLER_REVISION_HASH, hash)));
+        metadata.insert("labels".into(), json!(owner.template.labels.with(label, hash)));
         if !annotations.is_empty() {
             metadata.insert("annotations".into(), json!(annotations));
         }
