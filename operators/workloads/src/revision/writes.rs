@@ -38,7 +38,12 @@ impl History {
             let verb = Verb::Release { owner: owner.meta.uid.clone() };
             action(held, verb, "ReleaseRevision", "no longer matches the selector")
         };
-        let mut actions: Vec<Action> = self.strays.iter().map(release).collect();
+        // As upstream, a StatefulSet passes over what does not match: let go, nobody would ever collect it.
+        let released = match self.dialect {
+            Dialect::StatefulSet => &[],
+            Dialect::DaemonSet => self.strays.as_slice(),
+        };
+        let mut actions: Vec<Action> = released.iter().map(release).collect();
         let renumbered = update.is_to_be_renumbered();
         // Two writes to one object do not go together: an orphan is adopted first and renumbered at the next look.
         actions.extend(self.orphans.iter().map(adopt));
