@@ -121,7 +121,7 @@ fn owners(scene: &Scene<'_>, claim: &PersistentVolumeClaim, pod: &Pod, keeper: K
 fn patch(scene: &Scene<'_>, pod: &Pod, claim: &PersistentVolumeClaim, owners: &[Value]) -> Action {
     let (set, name) = (&scene.set().meta.key.name, &claim.meta.key.name);
     let pod = &pod.meta.key.name;
-    let failure = format!("update Claim {name} for Pod {pod} in StatefulSet {set} failed error");
+    let failure = format!("Update Claim {name} for Pod {pod} in StatefulSet {set} failed error");
     Action {
         target: Target {
             resource: PERSISTENT_VOLUME_CLAIMS,

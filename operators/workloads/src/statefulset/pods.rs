@@ -19,13 +19,13 @@ pub(super) fn create(scene: &Scene<'_>, ordinal: i32, because: &str) -> Action {
         if scene.keeps_current(ordinal) { revisions.to_keep() } else { revisions.to_update() };
     let owner = scene.planner.owner(set);
     let body = identity::body(set, &owner, ordinal, template, revision);
-    tell(pod_control::create(&body, because.to_owned()), "create", &name, &set.meta.key.name)
+    tell(pod_control::create(&body, because.to_owned()), "Create", &name, &set.meta.key.name)
 }
 
 /// A pod that has to go.
 pub(super) fn delete(scene: &Scene<'_>, pod: &Pod, because: &str) -> Action {
     let action = pod_control::delete(pod, because.to_owned());
-    tell(action, "delete", &pod.meta.key.name, &scene.set().meta.key.name)
+    tell(action, "Delete", &pod.meta.key.name, &scene.set().meta.key.name)
 }
 
 /// A change of a pod's metadata.
@@ -38,14 +38,14 @@ pub(super) fn patch(scene: &Scene<'_>, pod: &Pod, body: Value, because: &str) ->
         on_success: None,
         on_failure: None,
     };
-    tell(action, "update", &pod.meta.key.name, &scene.set().meta.key.name)
+    tell(action, "Update", &pod.meta.key.name, &scene.set().meta.key.name)
 }
 
 /// The same action with upstream's events.
 fn tell(action: Action, verb: &str, pod: &str, set: &str) -> Action {
     let (success, failure) = match verb {
-        "create" => ("SuccessfulCreate", "FailedCreate"),
-        "delete" => ("SuccessfulDelete", "FailedDelete"),
+        "Create" => ("SuccessfulCreate", "FailedCreate"),
+        "Delete" => ("SuccessfulDelete", "FailedDelete"),
         _ => ("SuccessfulUpdate", "FailedUpdate"),
     };
     let subject = format!("{verb} Pod {pod} in StatefulSet {set}");

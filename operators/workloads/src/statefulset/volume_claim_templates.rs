@@ -95,8 +95,8 @@ fn create(scene: &Scene<'_>, template: &ClaimTemplate, ordinal: i32, name: &str)
         metadata.insert("ownerReferences".into(), json!([owner]));
     }
     let (set_name, pod) = (&set.meta.key.name, pod_name(&set.meta.key.name, ordinal));
-    let success = format!("create Claim {name} Pod {pod} in StatefulSet {set_name} success");
-    let failure = format!("create Claim {name} for Pod {pod} in StatefulSet {set_name} failed error");
+    let success = format!("Create Claim {name} Pod {pod} in StatefulSet {set_name} success");
+    let failure = format!("Create Claim {name} for Pod {pod} in StatefulSet {set_name} failed error");
     Action {
         target: Target {
             resource: PERSISTENT_VOLUME_CLAIMS,

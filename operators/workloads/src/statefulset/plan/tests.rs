@@ -85,6 +85,28 @@ fn a_pod_has_an_identity() {
     "#);
 }
 
+/// In upstream's words of 1.36, with a capital.
+#[test]
+fn events_are_worded_as_people_know_them() {
+    let spec = json!({"replicas": 1, "volumeClaimTemplates": claim_templates(&["data"])});
+    let told = |pods: &[&str]| -> Vec<String> {
+        let plan = world(spec.clone()).pods(pods).plan();
+        let notes = plan.actions().flat_map(|action| [&action.on_success, &action.on_failure]).flatten();
+        notes.map(|note| format!("{}: {}", note.reason, note.message)).collect()
+    };
+    assert_eq!(
+        told(&[]),
+        [
+            "SuccessfulCreate: Create Claim data-db-0 Pod db-0 in StatefulSet db success",
+            "FailedCreate: Create Claim data-db-0 for Pod db-0 in StatefulSet db failed error",
+            "SuccessfulCreate: Create Pod db-0 in StatefulSet db successful",
+            "FailedCreate: Create Pod db-0 in StatefulSet db failed error",
+        ]
+    );
+    assert_eq!(told(&["0 ready", "1 ready"])[0], "SuccessfulDelete: Delete Pod db-1 in StatefulSet db successful");
+    assert_eq!(told(&["0 ready bare"])[0], "SuccessfulUpdate: Update Pod db-0 in StatefulSet db successful");
+}
+
 #[test]
 fn a_claim_is_made_from_its_template() {
     let start = world(json!({"replicas": 1, "volumeClaimTemplates": claim_templates(&["data"]),
