@@ -435,6 +435,18 @@ fn claims_go_with_whom_the_policy_says() {
     }
 }
 
+/// Whoever deleted the pod before it was scaled down has not kept its claim.
+#[test]
+fn claims_go_with_a_pod_that_goes_already() {
+    for policy in ["OrderedReady", "Parallel"] {
+        let spec = json!({"replicas": 1, "volumeClaimTemplates": claim_templates(&["data"]), "podManagementPolicy": policy,
+            "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}});
+        let start = world(spec).pods(&["0 ready", "1 ready going"]).claims(&["data-db-0", "data-db-1"]);
+        assert!(start.acts().contains("patch PersistentVolumeClaim shop/data-db-1"), "{policy}: {}", start.acts());
+        assert_eq!(start.moves(), "", "{policy}");
+    }
+}
+
 #[test]
 fn a_claim_that_somebody_else_controls_is_told_of() {
     let plan = |deleted: &str| {

@@ -27,11 +27,12 @@ pub(super) fn steps(scene: &Scene<'_>) -> Steps {
         }
     }
     for (ordinal, pod) in scene.fleet.condemned.iter().rev() {
+        // Also of one that goes already: its claims go with it.
+        steps.repairs.extend(claim_retention::repair(scene, *ordinal, pod, &mut steps.problems));
         if pod.meta.is_terminating() {
             steps.waiting.push(Scene::wait(pod, "be gone"));
             continue;
         }
-        steps.repairs.extend(claim_retention::repair(scene, *ordinal, pod, &mut steps.problems));
         going.push(pods::delete(scene, pod, "beyond spec.replicas"));
     }
     going.truncate(BURST);
