@@ -131,8 +131,9 @@ pub(super) struct Known {
 pub fn is_affected(placement: &Placement, old: Option<&Node>, new: Option<&Node>) -> bool {
     match (old, new) {
         (Some(old), Some(new)) if old.facts == new.facts => {
-            // Pods of the node wake their owners themselves; a node that came back may end a wait.
-            !old.is_ready() && new.is_ready() && judge(placement, new) != Verdict::Leave
+            // A node that goes begins a wait of an update, and one that comes back ends it. Its pods may have nothing to
+            // say about that: those that were not ready before are not touched.
+            old.is_ready() != new.is_ready() && judge(placement, new) != Verdict::Leave
         }
         (Some(old), Some(new)) => judge(placement, old) != judge(placement, new),
         (None, Some(node)) | (Some(node), None) => judge(placement, node) != Verdict::Leave,
@@ -295,6 +296,13 @@ mod tests {
         let (linux, renamed) = (of(json!({"os": "linux"})), of(json!({"os": "linux", "rack": "2"})));
         let other = of(json!({"os": "plan9"}));
         let affected = |old, new| is_affected(&placement, old, new);
+        let silent = |labels: Value| {
+            node(&json!({"metadata": {"name": "n1", "labels": labels},
+                "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}))
+        };
+        let (gone, other_gone) = (silent(json!({"os": "linux"})), silent(json!({"os": "plan9"})));
+        assert!(affected(Some(&linux), Some(&gone)) && affected(Some(&gone), Some(&linux)));
+        assert!(!affected(Some(&gone), Some(&gone)) && !affected(Some(&other), Some(&other_gone)));
         assert!(!affected(Some(&linux), Some(&renamed)));
         assert!(affected(Some(&linux), Some(&other)));
         assert!(affected(None, Some(&linux)) && affected(Some(&linux), None));
