@@ -23,6 +23,8 @@ pub struct Plan<M = ()> {
     pub requeue_at: Option<Timestamp>,
     /// What the next look should remember and the API does not hold. Lost on restart.
     pub memory: M,
+    /// The same, should every action be done: then it is known what became of them.
+    pub memory_when_done: Option<M>,
 }
 
 impl<M: Default> Default for Plan<M> {
@@ -33,6 +35,7 @@ impl<M: Default> Default for Plan<M> {
             events: Vec::new(),
             requeue_at: None,
             memory: M::default(),
+            memory_when_done: None,
         }
     }
 }

@@ -279,6 +279,9 @@ impl<P: Planner> PlannedWork<P> {
         }
         self.memories.remember(key, &regarding.uid, plan.memory);
         let applied = self.apply(key, &regarding.uid, plan.waves).await;
+        if let Some(memory) = plan.memory_when_done.filter(|_| applied.is_success()) {
+            self.memories.remember(key, &regarding.uid, memory);
+        }
         self.tell(&regarding, &applied);
         let judged = self.memories.judge(key, &regarding.uid, attempt, &applied, Timestamp::now());
         match applied.next() {

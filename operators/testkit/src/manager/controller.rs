@@ -17,7 +17,7 @@ use super::{
     Desk,
     cache::{Cached, Feed},
     informers::Informers,
-    memory::{self, Attempt},
+    memory::{self, Attempt, Verdict},
 };
 use crate::cluster::Cluster;
 
@@ -204,7 +204,8 @@ where
             return Look { done: outcome.done, crashed: true };
         }
         let held = self.keys.entry(uid.clone()).or_default();
-        held.memory = plan.memory;
+        let is_done = outcome.reports.iter().all(|report| report.verdict == Verdict::Done);
+        held.memory = plan.memory_when_done.filter(|_| is_done).unwrap_or(plan.memory);
         for (resource, revision) in outcome.gate {
             let at = held.gate.entry(resource).or_insert(0);
             *at = revision.max(*at);

@@ -31,10 +31,10 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn of(planner: CronJobPlanner, snapshot: &Snapshot, notes: &mut Notes) -> Self {
         let status = &snapshot.cron_job.status;
-        let last_schedule = snapshot.jobs.iter().fold(status.last_schedule_time, |last, job| {
-            let started =
-                started(snapshot, job).filter(|time| last.is_none_or(|last| slot(last) < slot(*time)));
-            started.or(last)
+        let of_jobs = snapshot.jobs.iter().map(|job| started(snapshot, job));
+        let started = of_jobs.chain([snapshot.context.memory.started]).flatten();
+        let last_schedule = started.fold(status.last_schedule_time, |last, started| {
+            if last.is_none_or(|last| slot(last) < slot(started)) { Some(started) } else { last }
         });
         let successes = snapshot.jobs.iter().filter(|job| outcome(job) == Some(Outcome::Complete));
         let last_successful =
@@ -74,6 +74,7 @@ fn active(planner: CronJobPlanner, snapshot: &Snapshot, notes: &mut Notes) -> Ve
     for entry in listed {
         let name = &entry.name;
         match snapshot.jobs.iter().find(|job| job.meta.uid == entry.uid) {
+            None if snapshot.context.memory.replaced.contains(&entry.uid) => {}
             None => notes.normal("MissingJob", format!("Active job went missing: {name}")),
             Some(job) => match outcome(job) {
                 None => active.push(entry.clone()),

@@ -3,7 +3,9 @@
 //! Upstream tells what it finds at every sync: a missed start, an unknown zone, a Job that holds up the next one, again
 //! and again.
 
-use trysail_core::plan::EventNote;
+use trysail_core::plan::{EventNote, Plan};
+
+use super::Memory;
 
 /// What holds at this look.
 #[derive(Debug, Default)]
@@ -18,9 +20,12 @@ impl Notes {
         self.0.push(EventNote::warning(reason, message));
     }
 
-    /// What is to be told now, and what is to be remembered as told.
-    pub(super) fn since(self, told: &[EventNote]) -> (Vec<EventNote>, Vec<EventNote>) {
-        let news = self.0.iter().filter(|note| !told.contains(note)).cloned().collect();
-        (news, self.0)
+    /// Has the plan tell what is news, and remember what was told.
+    pub(super) fn tell(self, plan: &mut Plan<Memory>) {
+        plan.events = self.0.iter().filter(|note| !plan.memory.told.contains(note)).cloned().collect();
+        if let Some(memory) = &mut plan.memory_when_done {
+            memory.told.clone_from(&self.0);
+        }
+        plan.memory.told = self.0;
     }
 }

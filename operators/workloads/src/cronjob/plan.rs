@@ -23,20 +23,29 @@ const PAD: SignedDuration = SignedDuration::from_millis(100);
 /// Refused actions are tried again well before this: what bars for longer is a clock that stepped back.
 const LONGEST_BAR: SignedDuration = SignedDuration::from_mins(2);
 
+/// The status of a run that was started follows when its Job is in view, or else after this time.
+const STATUS_FOLLOWS: SignedDuration = SignedDuration::from_secs(1);
+
 /// A taken name is looked at again after this time: nothing tells when a stranger's Job goes.
 const TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(10);
 
 pub(super) fn plan(planner: CronJobPlanner, snapshot: &Snapshot) -> Plan<Memory> {
     let mut plan = Plan { memory: snapshot.context.memory.clone(), ..Plan::default() };
     let mut notes = Notes::default();
-    let mut ledger = Ledger::of(planner, snapshot, &mut notes);
+    let ledger = Ledger::of(planner, snapshot, &mut notes);
     let verdict = run::judge(snapshot, &ledger, &mut notes);
     look_again(planner, snapshot, (&verdict, &ledger), &mut plan);
 
-    if let Verdict::Start(due) = verdict {
-        start(planner, snapshot, due, &mut ledger, &mut plan);
+    if let Verdict::Start(due) = verdict
+        && start(planner, snapshot, due, &ledger, &mut plan)
+    {
+        // The Job's uid belongs in the status, so one write follows that says all. Until then no Job goes that proves an
+        // earlier run.
+        plan.requeue_by(snapshot.context.now + STATUS_FOLLOWS);
+        notes.tell(&mut plan);
+        return plan;
     }
-    // One status write a plan: after the Job whose start it records, and before the Jobs go that prove earlier ones.
+    // One status write a plan, before the Jobs go that prove earlier runs.
     let refused = standing(snapshot).filter(|refusal| refusal.action == CREATE);
     let progress = status::progress(&verdict, refused.map(|refusal| refusal.message.as_str()));
     plan.wave(status::write(planner, snapshot, &ledger, progress).into_iter().collect());
@@ -45,33 +54,33 @@ pub(super) fn plan(planner: CronJobPlanner, snapshot: &Snapshot) -> Plan<Memory>
         Some(refusal) if !surplus.is_empty() => plan.requeue_by(refusal.retry_at),
         _ => plan.wave(surplus),
     }
-    (plan.events, plan.memory.told) = notes.since(&snapshot.context.memory.told);
+    notes.tell(&mut plan);
     plan
 }
 
-/// Starts the run of `due`, unless the server refused that a moment ago.
+/// Starts the run of `due`, unless the server refused that a moment ago; answers whether it does.
 fn start(
     planner: CronJobPlanner,
     snapshot: &Snapshot,
     due: Due,
-    ledger: &mut Ledger,
+    ledger: &Ledger,
     plan: &mut Plan<Memory>,
-) {
+) -> bool {
     let replaced = concurrency_policy::make_way(planner, snapshot, ledger);
     let barred_delete = barring(snapshot, concurrency_policy::DELETE).filter(|_| !replaced.is_empty());
     if let Some(refusal) = barring(snapshot, CREATE).or(barred_delete) {
         let Refusal { message, retry_at, .. } = refusal.clone();
         plan.waiting_on.push(WaitingOn::Refused { message, retry_at });
         plan.requeue_by(retry_at);
-        return;
+        return false;
     }
     plan.memory.attempted = snapshot.cron_job.meta.generation;
-    ledger
-        .active
-        .retain(|entry| !replaced.iter().any(|action| action.target.uid.as_ref() == Some(&entry.uid)));
-    ledger.last_schedule = Some(due.time);
+    let uids = replaced.iter().filter_map(|action| action.target.uid.clone()).collect();
+    plan.memory_when_done =
+        Some(Memory { started: Some(due.time), replaced: uids, ..plan.memory.clone() });
     plan.wave(replaced);
     plan.wave(vec![job_template::create(planner, &snapshot.cron_job, due.time)]);
+    true
 }
 
 /// When to look again though nothing happens, and what for.
@@ -158,10 +167,9 @@ mod tests {
             CronJobCase::new(json!({"schedule": "*/5 * * * *", "timeZone": "Asia/Tokyo"}), &json!({}), &[]);
         assert_snapshot!(case.plan(), @r#"
         1. create Job shop/web-29453760 (scheduled for 2026-01-01T09:00:00+09:00)
-        2. patch CronJob shop/web status {"activeJobs":0,"conditions":[{"lastTransitionTime":"2026-01-01T00:00:10Z","message":"runs on schedule","reason":"AsWanted","status":"True","type":"Ready"}],"containers":"main","images":"v1","lastScheduleTime":"2026-01-01T00:00:00Z","observedGeneration":1}
         event TooManyMissedTimes: too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew
         waiting on 2026-01-01T00:05:00Z: the next run
-        look again at 2026-01-01T00:05:00.1Z
+        look again at 2026-01-01T00:00:11Z
         "#);
         assert_snapshot!(serde_json::to_string_pretty(&case.created()).unwrap(), @r#"
         {
@@ -268,10 +276,42 @@ mod tests {
         assert_snapshot!(plan(spec, &ran(), &["29453758 going", "29453759"]), @r#"
         1. delete Job shop/web-29453759 (replaced by the next run)
         2. create Job shop/web-29453760 (scheduled for 2026-01-01T00:00:00Z)
-        3. patch CronJob shop/web status {"active":[{"apiVersion":"batch.trysail.dev/v1","kind":"Job","name":"web-29453758","namespace":"shop","resourceVersion":"1","uid":"uid-29453758"}],"activeJobs":1,"conditions":[{"lastTransitionTime":"2026-01-01T00:00:10Z","message":"runs on schedule","reason":"AsWanted","status":"True","type":"Ready"}],"containers":"main","images":"v1","lastScheduleTime":"2026-01-01T00:00:00Z","observedGeneration":1}
         waiting on 2026-01-01T00:01:00Z: the next run
-        look again at 2026-01-01T00:01:00.1Z
+        look again at 2026-01-01T00:00:11Z
         "#);
+    }
+
+    /// As upstream, a start is told in one status: which Job runs, and since which moment. Should the Job be gone before
+    /// it was seen, its moment has run all the same; and what was replaced is not missing.
+    #[test]
+    fn a_start_is_told_in_one_status() {
+        let spec = json!({"schedule": "* * * * *", "concurrencyPolicy": "Replace"});
+        let before = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "web-29453759", "uid": "uid-29453759"});
+        let mut status = ran();
+        status["active"] = json!([before]);
+        let plan = |case: &CronJobCase| {
+            let plan = case.plan();
+            let events: Vec<_> = plan.events.iter().map(|event| event.reason).collect();
+            let statuses: Vec<_> = plan.actions().filter(|action| action.reason == "UpdateStatus").collect();
+            let text = statuses.iter().map(ToString::to_string).collect::<String>();
+            (events, statuses.len(), text, plan.actions().any(|action| action.reason == super::CREATE))
+        };
+        let start = CronJobCase::new(spec.clone(), &status, &["29453759"]);
+        let (events, statuses, _, creates) = plan(&start);
+        assert_eq!((events, statuses, creates), (vec![], 0, true));
+        let memory = start.plan().memory_when_done.unwrap();
+        for (jobs, is_active) in [(&["29453760"][..], true), (&[], false)] {
+            let mut seen = CronJobCase::new(spec.clone(), &status, jobs).with_memory(memory.clone());
+            seen.face = Face::Native;
+            let (events, statuses, text, creates) = plan(&seen);
+            assert_eq!((events, statuses, creates), (vec![], 1, false), "{jobs:?}");
+            assert!(text.contains(r#""lastScheduleTime":"2026-01-01T00:00:00Z""#), "{text}");
+            assert_eq!(text.contains("uid-29453760"), is_active, "{text}");
+            assert!(!text.contains("uid-29453759"), "{text}");
+        }
+        // What became of the create is not known: it is tried again.
+        let unsure = CronJobCase::new(spec, &status, &[]).with_memory(start.plan().memory);
+        assert!(plan(&unsure).3);
     }
 
     #[test]
@@ -295,11 +335,10 @@ mod tests {
             json!({"schedule": "* * * * *", "concurrencyPolicy": "Forbid", "successfulJobsHistoryLimit": 0});
         assert_snapshot!(plan(spec, &ran(), &["manual", "29453758 stranger", "29453757 done stranger", "99999999999"]), @r#"
         1. create Job shop/web-29453760 (scheduled for 2026-01-01T00:00:00Z)
-        2. patch CronJob shop/web status {"activeJobs":0,"conditions":[{"lastTransitionTime":"2026-01-01T00:00:10Z","message":"runs on schedule","reason":"AsWanted","status":"True","type":"Ready"}],"containers":"main","images":"v1","lastScheduleTime":"2026-01-01T00:00:00Z","observedGeneration":1}
         event UnexpectedJob: Saw a job that the controller did not create or forgot: web-99999999999
         event UnexpectedJob: Saw a job that the controller did not create or forgot: web-manual
         waiting on 2026-01-01T00:01:00Z: the next run
-        look again at 2026-01-01T00:01:00.1Z
+        look again at 2026-01-01T00:00:11Z
         "#);
     }
 

@@ -27,6 +27,11 @@ pub struct Memory {
     pub not_before: Option<Timestamp>,
     /// Of which generation something was attempted last: a refusal speaks of that one.
     pub attempted: i64,
+    /// The moment whose Job was made last. The status says it when that Job is in view; should it be gone by then, this
+    /// says that the moment has run.
+    pub started: Option<Timestamp>,
+    /// Jobs that were deleted to make way for it: that they are missing is no news.
+    pub replaced: Vec<Uid>,
 }
 
 impl Memory {

@@ -515,5 +515,5 @@ fn a_crowd_of_one_minute_is_run_in_one_round() {
     world.manager.round(&mut world.cluster);
     assert_eq!(world.cluster.list(world.planner.jobs).len(), CROWD);
     assert!(world.manager.settle(&mut world.cluster));
-    assert_eq!(world.manager.actions, before + 3 * CROWD, "a Job, its record and its entry in the list");
+    assert_eq!(world.manager.actions, before + 2 * CROWD, "a Job, and one status that tells of it");
 }
