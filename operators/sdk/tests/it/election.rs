@@ -104,7 +104,7 @@ async fn a_leader_that_stood_still_is_fenced_before_another_leads() {
         let (mut hold, mut stand) = (Box::pin(one.hold()), Box::pin(two.acquire()));
         tokio::select! {
             _ = &mut hold => panic!("lost for no reason"),
-            () = &mut stand => panic!("there is a leader"),
+            _ = &mut stand => panic!("there is a leader"),
             () = sleep(Duration::from_secs(60)) => {}
         }
         // From here on the leader is not polled: it stands still.
