@@ -70,6 +70,13 @@ impl Fake {
         self.state().objects.get(path).cloned()
     }
 
+    /// Somebody changes the object at that path.
+    pub(crate) fn change(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = self.get(path).unwrap();
+        change(&mut object);
+        self.state().put(path, object);
+    }
+
     /// Writes, in order, as `PATCH /path`.
     pub(crate) fn writes(&self) -> Vec<String> {
         self.state().log.clone()
@@ -123,11 +130,14 @@ impl State {
             Method::DELETE => {
                 let metadata = &mut after["metadata"];
                 metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-                if body["propagationPolicy"] == "Orphan" {
-                    let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
-                    finalizers.push("orphan".into());
-                    metadata["finalizers"] = finalizers.into();
-                }
+                let collector = match body["propagationPolicy"].as_str() {
+                    Some("Orphan") => Some("orphan"),
+                    Some("Foreground") => Some(FOREGROUND),
+                    _ => None,
+                };
+                let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
+                finalizers.extend(collector.map(Value::from));
+                metadata["finalizers"] = finalizers.into();
                 self.put(&path, after.clone());
             }
             _ => {}
@@ -167,29 +177,65 @@ impl State {
 
     fn collect(&mut self) {
         loop {
-            for object in self.objects.values_mut() {
-                let finalizers = object.pointer_mut("/metadata/finalizers");
-                if let Some(finalizers) = finalizers.and_then(Value::as_array_mut) {
-                    finalizers.retain(|name| name != "orphan");
-                }
-            }
-            let before = self.objects.len();
-            self.objects.retain(|_, object| {
-                let held = object["metadata"]["finalizers"].as_array().is_some_and(|names| !names.is_empty());
-                held || !object["metadata"]["deletionTimestamp"].is_string()
-            });
-            let uids: Vec<Value> =
-                self.objects.values().map(|object| object["metadata"]["uid"].clone()).collect();
-            self.objects.retain(|_, object| {
-                let owners = object["metadata"]["ownerReferences"].as_array();
-                owners
-                    .is_none_or(|owners| owners.is_empty() || owners.iter().any(|o| uids.contains(&o["uid"])))
-            });
-            if self.objects.len() == before {
+            let before = self.objects.clone();
+            self.serve_finalizers();
+            self.objects.retain(|_, object| !is_going(object) || has_finalizers(object));
+            let uids: Vec<Value> = self.objects.values().map(uid).collect();
+            let is_left = |object: &Value| {
+                let owners = owners(object);
+                !owners.is_empty() && !owners.iter().any(|owner| uids.contains(owner))
+            };
+            self.objects.values_mut().filter(|object| is_left(object)).for_each(go);
+            if self.objects == before {
                 return;
             }
         }
     }
+
+    /// The garbage collector's own finalizers.
+    fn serve_finalizers(&mut self) {
+        let waiting =
+            |object: &Value| is_going(object) && finalizers(object).iter().any(|name| name == FOREGROUND);
+        let foreground: Vec<Value> =
+            self.objects.values().filter(|object| waiting(object)).map(uid).collect();
+        let is_child = |object: &Value| owners(object).iter().any(|owner| foreground.contains(owner));
+        self.objects.values_mut().filter(|object| is_child(object)).for_each(go);
+        let awaited: Vec<Value> = self.objects.values().flat_map(owners).collect();
+        for object in self.objects.values_mut() {
+            let is_awaiting = awaited.contains(&uid(object));
+            let finalizers = object.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut);
+            if let Some(finalizers) = finalizers {
+                finalizers.retain(|name| name != "orphan" && (is_awaiting || name != FOREGROUND));
+            }
+        }
+    }
+}
+
+const FOREGROUND: &str = "foregroundDeletion";
+
+fn uid(object: &Value) -> Value {
+    object["metadata"]["uid"].clone()
+}
+
+fn owners(object: &Value) -> Vec<Value> {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    owners.into_iter().flatten().map(|owner| owner["uid"].clone()).collect()
+}
+
+fn finalizers(object: &Value) -> Vec<Value> {
+    object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default()
+}
+
+fn has_finalizers(object: &Value) -> bool {
+    !finalizers(object).is_empty()
+}
+
+fn is_going(object: &Value) -> bool {
+    object["metadata"]["deletionTimestamp"].is_string()
+}
+
+fn go(object: &mut Value) {
+    object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
 }
 
 fn merge(target: &mut Value, patch: &Value) {

@@ -9,6 +9,7 @@ mod steps;
 use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 use trysail_core::{Resource, resource::PODS};
 
 use crate::{
@@ -35,13 +36,15 @@ pub(crate) async fn run(cluster: &Cluster, args: Uninstall) -> Result<()> {
             "No CustomResourceDefinition of Trysail's workload kinds is installed: nothing to remove.\n",
         )?);
     }
-    let pods = owned_pods(&cluster).await?;
+    let all = cluster.list_everywhere(PODS).await?;
+    let pods = all.iter().filter(|pod| is_owned_by_ours(pod)).count();
+    let held_pods = all.iter().filter(|pod| !plan::held(pod).own_finalizers.is_empty()).count();
     let fate = match (args.orphan_pods, args.delete_pods) {
         (true, _) => Fate::Orphan,
         (_, true) => Fate::Delete,
         _ => Fate::Unsaid,
     };
-    let purge = Purge { definitions: &definitions, pods: pods.len(), fate };
+    let purge = Purge { definitions: &definitions, pods, held_pods, fate };
     if !args.purge {
         return Ok(out(&format!(
             "Nothing is removed without --purge. `helm uninstall` removes the manager; this stays:\n{}\
@@ -55,8 +58,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Uninstall) -> Result<()> {
     }
     if purge.needs_fate() {
         bail!(
-            "pods owned by these objects: {}. Say --orphan-pods to leave them running, or --delete-pods to delete them",
-            pods.len()
+            "pods owned by these objects: {pods}. Say --orphan-pods to leave them running, or --delete-pods to delete them"
         );
     }
     if !args.yes && !confirmed()? {
@@ -98,9 +100,9 @@ async fn objects(cluster: &Cluster, definition: &Definition) -> Result<Vec<Held>
 /// Pods that have an owner of our kinds.
 async fn owned_pods(cluster: &Cluster) -> Result<Vec<Held>> {
     let pods = cluster.list_everywhere(PODS).await?;
-    Ok(pods
-        .iter()
-        .filter(|pod| plan::is_owned(pod, |_, group| plan::GROUPS.contains(&group)))
-        .map(plan::held)
-        .collect())
+    Ok(pods.iter().filter(|pod| is_owned_by_ours(pod)).map(plan::held).collect())
+}
+
+fn is_owned_by_ours(pod: &Value) -> bool {
+    plan::is_owned(pod, |_, group| plan::GROUPS.contains(&group))
 }

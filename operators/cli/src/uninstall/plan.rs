@@ -131,7 +131,10 @@ pub(super) fn in_order(mut definitions: Vec<Definition>) -> Vec<Definition> {
 /// What there is and what would be done with it.
 pub(super) struct Purge<'a> {
     pub(super) definitions: &'a [Definition],
+    /// Pods owned by their objects.
     pub(super) pods: usize,
+    /// Pods with finalizers of ours, which Jobs put on them.
+    pub(super) held_pods: usize,
     pub(super) fate: Fate,
 }
 
@@ -162,8 +165,10 @@ impl fmt::Display for Purge<'_> {
         };
         let objects = self.definitions.iter().flat_map(|definition| &definition.objects);
         let own = objects.filter(|object| !object.own_finalizers.is_empty()).count();
-        if own > 0 {
-            writeln!(f, "note: Trysail's own finalizers are removed from {}", count(own, "object"))?;
+        let held = [(own, "object"), (self.held_pods, "pod")].into_iter().filter(|(number, _)| *number > 0);
+        let held: Vec<_> = held.map(|(number, what)| count(number, what)).collect();
+        if !held.is_empty() {
+            writeln!(f, "note: Trysail's own finalizers are removed from {}", held.join(" and "))?;
         }
         for Definition { name, objects, .. } in self.definitions.iter().filter(|d| !d.objects.is_empty()) {
             let how = match self.fate {
@@ -233,9 +238,9 @@ mod tests {
     #[test]
     fn owners_go_first_and_definitions_last() {
         let definitions = definitions();
-        let said = |fate| Purge { definitions: &definitions, pods: 3, fate }.to_string();
+        let said = |fate| Purge { definitions: &definitions, pods: 3, held_pods: 2, fate }.to_string();
         insta::assert_snapshot!(said(Fate::Orphan), @r"
-        note: Trysail's own finalizers are removed from 1 object
+        note: Trysail's own finalizers are removed from 1 object and 2 pods
         1. delete 1 object of deployments.apps.trysail.dev; what they own is released first and stays, owned by nobody
         2. delete 2 objects of replicasets.apps.trysail.dev; what they own is released first and stays, owned by nobody
         3. leave 3 pods running; nobody replaces one that ends
@@ -245,7 +250,7 @@ mod tests {
         note: deployments.apps.trysail.dev shop/web is held by example.com/y; whoever set that has to remove it
         ");
         insta::assert_snapshot!(said(Fate::Delete), @r"
-        note: Trysail's own finalizers are removed from 1 object
+        note: Trysail's own finalizers are removed from 1 object and 2 pods
         1. delete 1 object of deployments.apps.trysail.dev; the garbage collector deletes what they own
         2. delete 2 objects of replicasets.apps.trysail.dev; the garbage collector deletes what they own
         3. wait for the end of 3 pods
@@ -259,12 +264,12 @@ mod tests {
     #[test]
     fn pods_are_not_touched_unless_their_fate_is_said() {
         let mut definitions = definitions();
-        assert!(Purge { definitions: &definitions, pods: 3, fate: Fate::Unsaid }.needs_fate());
+        assert!(Purge { definitions: &definitions, pods: 3, held_pods: 0, fate: Fate::Unsaid }.needs_fate());
         assert!(!Purge { definitions: &definitions, pods: 3, fate: Fate::Delete }.needs_fate());
         for definition in &mut definitions {
             definition.objects.clear();
         }
-        assert!(!Purge { definitions: &definitions, pods: 0, fate: Fate::Unsaid }.needs_fate());
+        assert!(!Purge { definitions: &definitions, pods: 0, held_pods: 0, fate: Fate::Unsaid }.needs_fate());
     }
 
     #[test]

@@ -10,7 +10,10 @@ use anyhow::{Result, bail};
 use kube::api::{DeleteParams, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use trysail_core::{Resource, resource::PODS};
+use trysail_core::{
+    Resource,
+    resource::{CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, PODS},
+};
 
 use super::{
     CRDS, objects, owned_pods,
@@ -60,9 +63,11 @@ pub(super) async fn execute(
         for object in &found {
             finalizers(cluster, definition.resource, object, without_ours).await?;
         }
-        gone(cluster, definition, deadline()).await?;
+        gone(cluster, definition, fate, deadline()).await?;
         out(&format!("deleted {} of {}\n", count(found.len(), "object"), definition.name))?;
     }
+    // Those of Jobs that were deleted before, too.
+    let_pods_go(cluster).await?;
     if fate == Fate::Delete {
         wait_for_pods(cluster, deadline()).await?;
     }
@@ -153,9 +158,22 @@ async fn delete_all(
     Ok(())
 }
 
-/// Takes the kind out of the owner references of pods and of our other kinds, until a list shows none.
+/// Removes our finalizers from all pods: by them the pods of Jobs wait to be counted, and nobody counts any more.
+async fn let_pods_go(cluster: &Cluster) -> Result<()> {
+    for pod in cluster.list_everywhere(PODS).await?.iter().map(plan::held) {
+        if !pod.own_finalizers.is_empty() {
+            finalizers(cluster, PODS, &pod, without_ours).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What our kinds own beside each other.
+const OWNED: [Resource; 3] = [PODS, PERSISTENT_VOLUME_CLAIMS, CONTROLLER_REVISIONS];
+
+/// Takes the kind out of the owner references of what it owns, until a list shows none.
 async fn release(cluster: &Cluster, owner: &Definition, others: &[Definition]) -> Result<()> {
-    let kinds: Vec<Resource> = others.iter().map(|other| other.resource).chain([PODS]).collect();
+    let kinds: Vec<Resource> = others.iter().map(|other| other.resource).chain(OWNED).collect();
     loop {
         let mut owned = Vec::new();
         for &kind in &kinds {
@@ -176,8 +194,12 @@ async fn release(cluster: &Cluster, owner: &Definition, others: &[Definition]) -
 }
 
 /// Waits until no object of the definition is left.
-async fn gone(cluster: &Cluster, definition: &Definition, deadline: Instant) -> Result<()> {
+async fn gone(cluster: &Cluster, definition: &Definition, fate: Fate, deadline: Instant) -> Result<()> {
     loop {
+        if fate != Fate::Orphan {
+            // Their owner waits for them.
+            let_pods_go(cluster).await?;
+        }
         let left = objects(cluster, definition).await?;
         if left.is_empty() {
             return Ok(());
@@ -350,6 +372,92 @@ mod tests {
         purge(&fake, Fate::Orphan).unwrap();
         assert!(fake.get(POD).is_some());
         assert_eq!(fake.get(WEB), None);
+    }
+
+    const BATCH: &str = "/apis/batch.trysail.dev/v1/namespaces/shop";
+    const JOB_POD: &str = "/api/v1/namespaces/shop/pods/pi-1-a";
+    const SET_POD: &str = "/api/v1/namespaces/shop/pods/db-0";
+    const CLAIM: &str = "/api/v1/namespaces/shop/persistentvolumeclaims/data-db-0";
+    const REVISION: &str = "/apis/apps/v1/namespaces/shop/controllerrevisions/db-a";
+
+    /// A CronJob's Job in the middle of its work, and a StatefulSet.
+    fn cluster_with_a_live_job() -> Fake {
+        let (apps, batch) = ("apps.trysail.dev", "batch.trysail.dev");
+        let definition = |group: &str, kind: &str| {
+            let mut crd = crd(kind);
+            crd["spec"]["group"] = group.into();
+            crd["metadata"]["name"] = format!("{}s.{group}", kind.to_lowercase()).into();
+            crd
+        };
+        let mut job_pod = object("pi-1-a", Some((batch, "Job", "pi-1")));
+        job_pod["metadata"]["finalizers"] = json!(["example.com/x", "batch.trysail.dev/job-tracking"]);
+        let mut left_over = object("left-over", None);
+        left_over["metadata"]["finalizers"] = json!(["batch.trysail.dev/job-tracking"]);
+        Fake::with([
+            (leaked(&format!("{CRD}/cronjobs.{batch}")), definition(batch, "CronJob")),
+            (leaked(&format!("{CRD}/jobs.{batch}")), definition(batch, "Job")),
+            (leaked(&format!("{CRD}/statefulsets.{apps}")), definition(apps, "StatefulSet")),
+            (leaked(&format!("{BATCH}/cronjobs/pi")), object("pi", None)),
+            (leaked(&format!("{BATCH}/jobs/pi-1")), object("pi-1", Some((batch, "CronJob", "pi")))),
+            (JOB_POD, job_pod),
+            ("/api/v1/namespaces/shop/pods/left-over", left_over),
+            ("/apis/apps.trysail.dev/v1/namespaces/shop/statefulsets/db", object("db", None)),
+            (SET_POD, object("db-0", Some((apps, "StatefulSet", "db")))),
+            (CLAIM, object("data-db-0", Some((apps, "StatefulSet", "db")))),
+            (REVISION, object("db-a", Some((apps, "StatefulSet", "db")))),
+        ])
+    }
+
+    fn leaked(text: &str) -> &'static str {
+        text.to_owned().leak()
+    }
+
+    fn purge_live_job(fake: &Fake, fate: Fate, timeout: Duration) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let cluster = fake.cluster().in_namespace("");
+            let definitions = definitions(&cluster).await?;
+            assert_eq!(definitions.len(), 3);
+            execute(&cluster, &definitions, fate, timeout).await
+        })
+    }
+
+    /// Of a Job's pods somebody else's finalizer alone remains; nobody waits for a count that never comes. What a
+    /// StatefulSet owns is left to whoever comes next, its claims first of all.
+    #[test]
+    fn pods_of_a_live_job_are_let_go() {
+        let fake = cluster_with_a_live_job();
+        purge_live_job(&fake, Fate::Orphan, Duration::from_secs(5)).unwrap();
+        let pod = fake.get(JOB_POD).expect("the pod still runs");
+        assert_eq!(pod["metadata"]["finalizers"], json!(["example.com/x"]));
+        for path in [JOB_POD, SET_POD, CLAIM, REVISION] {
+            let left = fake.get(path).expect(path);
+            assert_eq!(left["metadata"]["ownerReferences"], json!([]), "{path}");
+            assert_eq!(left["metadata"]["deletionTimestamp"], Value::Null, "{path}");
+        }
+        let left_over = fake.get("/api/v1/namespaces/shop/pods/left-over").unwrap();
+        assert_eq!(left_over["metadata"]["finalizers"], json!([]), "of a Job that was deleted before");
+    }
+
+    /// The CronJob waits for its Job, and the Job for its pod.
+    #[test]
+    fn nothing_waits_for_a_pod_that_nobody_counts() {
+        let fake = cluster_with_a_live_job();
+        let error = purge_live_job(&fake, Fate::Delete, Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("cronjobs.batch.trysail.dev are still there"), "{error}");
+        let pod = fake.get(JOB_POD).unwrap();
+        assert_eq!(
+            pod["metadata"]["finalizers"],
+            json!(["example.com/x"]),
+            "that is for somebody else to remove"
+        );
+
+        let fake = cluster_with_a_live_job();
+        fake.change(JOB_POD, |pod| pod["metadata"]["finalizers"] = json!(["batch.trysail.dev/job-tracking"]));
+        purge_live_job(&fake, Fate::Delete, Duration::from_secs(5)).unwrap();
+        for path in [JOB_POD, SET_POD, CLAIM, REVISION] {
+            assert_eq!(fake.get(path), None, "{path}");
+        }
     }
 
     #[test]
