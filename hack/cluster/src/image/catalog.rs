@@ -148,10 +148,12 @@ const RECIPES: &[Recipe] = &[
     // Two versions, so that there is something to roll out.
     debian("docker.io/library/nginx:1.27", Demo, &[NGINX], NGINX_RUN),
     debian("docker.io/library/nginx:1.28", Demo, &[NGINX], NGINX_RUN),
+    // Upstream's suites ask for these two as well.
+    scratch("registry.k8s.io/e2e-test-images/busybox:1.37.0-1", Demo, &[BUSYBOX], command(&["sh"])),
+    scratch("registry.k8s.io/etcd:3.6.8-0", Demo, &[ETCD], command(&[])),
     // The same programs under two versions: rolling updates go from one to the other.
     debian("registry.k8s.io/e2e-test-images/agnhost:2.63.0", Upstream, &[AGNHOST], AGNHOST_RUN),
     debian("registry.k8s.io/e2e-test-images/agnhost:2.55", Upstream, &[AGNHOST], AGNHOST_RUN),
-    scratch("registry.k8s.io/e2e-test-images/busybox:1.37.0-1", Upstream, &[BUSYBOX], command(&["sh"])),
     scratch("registry.k8s.io/e2e-test-images/busybox:1.36.1-1", Upstream, &[BUSYBOX], command(&["sh"])),
     debian("registry.k8s.io/e2e-test-images/nginx:1.15-4", Upstream, &[NGINX], NGINX_RUN),
     debian("registry.k8s.io/e2e-test-images/nginx:1.27-0", Upstream, &[NGINX], NGINX_RUN),
@@ -196,7 +198,6 @@ const RECIPES: &[Recipe] = &[
         &[SAMPLE_APISERVER],
         entrypoint(&["/sample-apiserver"], &[]),
     ),
-    scratch("registry.k8s.io/etcd:3.6.8-0", Upstream, &[ETCD], command(&[])),
 ];
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub enum ImageGroup {
     Own,
     /// What the walk in the README deploys.
     Demo,
-    /// What upstream's suites deploy (applications, network, scheduling, nodes, kubectl).
+    /// What upstream's suites deploy beside that (applications, network, scheduling, nodes, kubectl).
     Upstream,
 }
 

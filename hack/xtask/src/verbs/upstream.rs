@@ -111,7 +111,7 @@ pub(crate) fn run(args: &UpstreamArgs) -> Result<()> {
 }
 
 fn on(cluster: &Cluster, args: &UpstreamArgs, options: &Options, progress: &Progress) -> Result<()> {
-    release::load_images(cluster, &[ImageGroup::Upstream], progress)?;
+    release::load_images(cluster, &[ImageGroup::Demo, ImageGroup::Upstream], progress)?;
     let target = target(cluster)?;
     if args.baseline {
         let path = upstream::make_baseline(options, &target, progress)?;
