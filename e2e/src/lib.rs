@@ -3,12 +3,18 @@
 
 pub mod audit;
 pub mod faults;
+pub mod history;
+pub mod kinds;
 pub mod local;
 pub mod manager;
 pub mod monitor;
 pub mod namespace;
+pub mod object;
 pub mod program;
+pub mod promises;
 pub mod proxy;
+pub mod shell;
+pub mod stand_in;
 pub mod wait;
 pub mod workload;
 

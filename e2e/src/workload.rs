@@ -5,12 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
-    core::GroupVersionKind,
+    api::{DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use crate::wait;
+use crate::{object, wait};
 
 /// An image that every test cluster has, twice under different names, so that rollouts have somewhere to go.
 pub const IMAGE: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
@@ -22,32 +21,43 @@ pub const MISSING_IMAGE: &str = "registry.k8s.io/e2e-test-images/no-such-image:1
 /// Which kinds a test is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Face {
-    /// apps.trysail.dev
+    /// apps.trysail.dev and batch.trysail.dev
     Crd,
-    /// apps
+    /// apps and batch
     Native,
 }
 
 impl Face {
     /// The API of a kind in this face.
     pub fn api(self, client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
-        let group = match (self, kind) {
-            (Face::Crd, _) => "apps.trysail.dev",
-            (Face::Native, "ReplicationController") => "",
-            (Face::Native, _) => "apps",
-        };
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, "v1", kind));
-        Api::namespaced_with(client.clone(), namespace, &resource)
+        object::api(client, namespace, self.api_version(kind), kind)
     }
 
     /// `apiVersion` of a kind in this face.
     pub fn api_version(self, kind: &str) -> &'static str {
         match (self, kind) {
+            (Face::Crd, "Job" | "CronJob") => "batch.trysail.dev/v1",
             (Face::Crd, _) => "apps.trysail.dev/v1",
             (Face::Native, "ReplicationController") => "v1",
+            (Face::Native, "Job" | "CronJob") => "batch/v1",
             (Face::Native, _) => "apps/v1",
         }
     }
+}
+
+/// The faces that the cluster under test is known to serve: `TRYSAIL_E2E_FACES` is `crd`, `native`, or both separated
+/// by a comma.
+pub fn faces() -> Vec<Face> {
+    let faces = std::env::var("TRYSAIL_E2E_FACES").unwrap_or_else(|_| "crd".to_owned());
+    faces.split(',').map(|face| if face == "native" { Face::Native } else { Face::Crd }).collect()
+}
+
+/// Runs the same test for every face, side by side.
+pub async fn in_every_face(test: impl AsyncFn(Face) -> Result<()>) -> Result<()> {
+    let test = &test;
+    let runs =
+        faces().into_iter().map(|face| async move { test(face).await.with_context(|| format!("{face:?}")) });
+    futures::future::try_join_all(runs).await.map(drop)
 }
 
 /// A Deployment under test.

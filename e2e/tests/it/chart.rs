@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -10,22 +10,35 @@ use kube::{
 };
 use serde_json::json;
 use trysail_e2e::{
-    PodMonitor, TestNamespace, connect, manager, program, wait,
+    PodMonitor, TestNamespace, connect,
+    history::{History, alive},
+    kinds::{daemon_set, indexed_job, stateful_set},
+    manager,
+    object::{Object, is_true},
+    program, promises, wait,
     workload::{Deployment, Face, IMAGE, MISSING_IMAGE, deployment},
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// Upgrade, test, uninstall and install again: the objects stay, their pods go on running, and afterwards
-/// they are managed again. All of it in a namespace that enforces the Pod Security Standard `restricted`.
+/// they are managed again. What a Job's pod did meanwhile counts. All of it in a namespace that enforces the Pod
+/// Security Standard `restricted`.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deployment_outlives_the_release() -> Result<()> {
+async fn workloads_outlive_the_release() -> Result<()> {
     let client = connect().await?;
     let home = tempfile::tempdir()?;
     enforce_restricted(&client).await?;
     let namespace = TestNamespace::create(&client, "release").await?;
     let web = Deployment::create(&client, &namespace, Face::Crd, deployment(Face::Crd, "web", 2)).await?;
     web.wait_complete(LIMIT).await?;
+    let mut running = 2;
+    for manifest in [stateful_set(Face::Crd, "set", 2), daemon_set(Face::Crd, "daemons")] {
+        let owner = Object::create(&client, &namespace, &manifest).await?.wait_complete(LIMIT).await?;
+        let status = &owner["status"];
+        running += status["replicas"].as_u64().or(status["numberReady"].as_u64()).context("no status")?;
+    }
+    let running = usize::try_from(running)?;
     let monitor = PodMonitor::start(&client, &namespace).await;
     monitor.expect_available();
 
@@ -40,6 +53,7 @@ async fn a_deployment_outlives_the_release() -> Result<()> {
         program::RELEASE_NAMESPACE,
     ]))?;
 
+    let job = UnfinishedJob::start(&client).await?;
     let mut uninstall = program::helm(home.path())?;
     uninstall.args(["uninstall", program::RELEASE, "-n", program::RELEASE_NAMESPACE, "--wait"]);
     program::run(&mut uninstall)?;
@@ -47,13 +61,57 @@ async fn a_deployment_outlives_the_release() -> Result<()> {
         .await?;
     // Served and stored still, and nobody acts on it.
     web.scale(3).await?;
-    ensure!(monitor.seen().created == 2, "a pod was created with no manager there");
+    job.goes_on_alone().await?;
+    ensure!(monitor.seen().created == running, "a pod was created with no manager there");
 
     program::install_chart(home.path(), &[])?;
     web.wait_complete(LIMIT).await?;
-    let seen = monitor.finish(3, 2).await?;
-    ensure!(seen.created == 3, "pods were restarted: {} were created where 3 are needed", seen.created);
+    let seen = monitor.finish(running + 1, running).await?;
+    let needed = running + 1;
+    ensure!(
+        seen.created == needed,
+        "pods were restarted: {} were created, {needed} are needed",
+        seen.created
+    );
+    job.finish().await?;
     namespace.delete().await
+}
+
+/// A Job of which one pod is running.
+struct UnfinishedJob {
+    namespace: TestNamespace,
+    history: History,
+    job: Object,
+}
+
+impl UnfinishedJob {
+    const PIECES: usize = 3;
+
+    async fn start(client: &Client) -> Result<Self> {
+        let namespace = TestNamespace::create(client, "unfinished").await?;
+        let kinds = [("v1", "Pod"), ("batch.trysail.dev/v1", "Job")];
+        let history = History::start(client, &namespace, &kinds).await;
+        let manifest = indexed_job(Face::Crd, "pieces", i32::try_from(Self::PIECES)?, 1, "sleep 8");
+        let job = Object::create(client, &namespace, &manifest).await?;
+        job.wait("to run", LIMIT, |job| job["status"]["ready"] == 1).await?;
+        Ok(Self { namespace, history, job })
+    }
+
+    /// Waits until the pod has ended.
+    async fn goes_on_alone(&self) -> Result<()> {
+        wait::until("a pod to end with no manager there", LIMIT, || async {
+            let entries = self.history.entries();
+            let pods = alive(&entries, |entry| entry.kind == "Pod");
+            Ok(pods.values().all(|pod| pod["status"]["phase"] == "Succeeded"))
+        })
+        .await
+    }
+
+    async fn finish(self) -> Result<()> {
+        self.job.wait("to complete", LIMIT, |job| is_true(job, "Complete")).await?;
+        promises::counted_once(&self.history.finish().await?, "pieces", Self::PIECES)?;
+        self.namespace.delete().await
+    }
 }
 
 /// Has the API server refuse pods in the release's namespace that are not `restricted`, and proves that it does.

@@ -3,17 +3,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kube::{Client, ResourceExt};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use trysail_cluster::{Cluster, Node, layout::inside};
+use trysail_cluster::Cluster;
 use trysail_e2e::{
-    PodMonitor, TestNamespace, cluster, connect, faults,
-    local::LocalManager,
-    manager,
+    PodMonitor, TestNamespace, cluster, connect, faults, manager,
     monitor::Seen,
-    program, wait,
+    stand_in::StandIns,
+    wait,
     workload::{Deployment, Face, deployment},
 };
 
@@ -91,81 +90,16 @@ async fn kill_pods(client: &Client) -> Result<()> {
     manager::wait_for_ready(client, 2, LIMIT).await
 }
 
-/// The kubelet would wait ever longer before it starts a static pod again that keeps dying: processes of this
-/// machine take its place meanwhile.
 async fn kill_native(client: &Client) -> Result<()> {
     let watched = Watched::start(client, "kill-native", Face::Native, 3).await?;
-    let start = || LocalManager::start(program::manager()?, Face::Native);
-    let (mut managers, absent) = (vec![start()?, start()?], StaticPod::take_away(client).await?);
+    let mut stand_ins = StandIns::start(client).await?;
     for round in 0..KILLS {
         watched.web.set_annotation(&round.to_string()).await?;
         moment(round).await;
-        let leader = leader_of(&managers).await?;
-        managers.remove(leader).signal(Signal::SIGKILL)?;
-        manager::free_lease(client, manager::NATIVE.0).await?;
-        managers.push(start()?);
+        stand_ins.kill_leader(client).await?;
     }
     watched.finish().await?;
-    absent.bring_back(client).await?;
-    for manager in managers {
-        manager.stop().await?;
-    }
-    Ok(())
-}
-
-/// Waits until one of them leads; says which.
-async fn leader_of(managers: &[LocalManager]) -> Result<usize> {
-    let deadline = tokio::time::Instant::now() + LIMIT;
-    while tokio::time::Instant::now() < deadline {
-        for (at, manager) in managers.iter().enumerate() {
-            if manager.leads().await {
-                return Ok(at);
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    bail!("none of {} local managers leads after {LIMIT:?}", managers.len())
-}
-
-/// The static pod of the native face while its manifest lies elsewhere; a test that fails brings it back, too.
-struct StaticPod {
-    node: Node,
-}
-
-impl StaticPod {
-    async fn take_away(client: &Client) -> Result<Self> {
-        let taken = Self { node: cluster()?.node("cp")? };
-        taken.node.exec(&["mv", &Self::manifest(), &Self::elsewhere()])?;
-        wait::until_despite_errors("the static pod to end", LIMIT, || async {
-            Ok(manager::native(client).await?.is_none())
-        })
-        .await?;
-        Ok(taken)
-    }
-
-    async fn bring_back(self, client: &Client) -> Result<()> {
-        drop(self);
-        wait::until_despite_errors("the static pod to be back", LIMIT, || async {
-            Ok(manager::native(client).await?.is_some_and(|pod| manager::is_ready(&pod)))
-        })
-        .await
-    }
-
-    fn manifest() -> String {
-        format!("{}/trysail-manager.yaml", inside::MANIFESTS)
-    }
-
-    fn elsewhere() -> String {
-        format!("{}/trysail-manager.yaml", inside::KUBERNETES)
-    }
-}
-
-impl Drop for StaticPod {
-    fn drop(&mut self) {
-        if let Err(error) = self.node.exec(&["mv", &Self::elsewhere(), &Self::manifest()]) {
-            eprintln!("the static pod's manifest could not be brought back: {error:#}");
-        }
-    }
+    stand_ins.end(client).await
 }
 
 /// The leader is frozen for 20 s, longer than its lease; the other takes over; then it wakes up and must not

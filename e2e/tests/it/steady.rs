@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, api::ListParams};
+use kube::{Api, Client, api::ListParams};
+use serde_json::json;
 use trysail_e2e::{
     TestNamespace,
     audit::{AuditLog, Request},
-    connect, manager, wait,
-    workload::{Deployment, deployment},
+    connect,
+    kinds::{cron_job, daemon_set, job, stateful_set},
+    manager,
+    object::{Object, is_true},
+    wait,
+    workload::{Deployment, Face, deployment},
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -24,6 +29,7 @@ async fn nothing_is_asked_when_nothing_happens() -> Result<()> {
         let namespace = TestNamespace::create(&client, "steady").await?;
         let web = Deployment::create(&client, &namespace, face, deployment(face, "web", 3)).await?;
         web.wait_complete(LIMIT).await?;
+        other_kinds(&client, &namespace, face).await?;
         namespaces.push(namespace);
     }
     // What earlier tests deleted is still going away.
@@ -56,4 +62,16 @@ async fn nothing_is_asked_when_nothing_happens() -> Result<()> {
         namespace.delete().await?;
     }
     Ok(())
+}
+
+/// One of each that is done with what it has to do, one of them for a year.
+async fn other_kinds(client: &Client, namespace: &str, face: Face) -> Result<()> {
+    let mut yearly = cron_job(face, "yearly", "true");
+    yearly["spec"]["schedule"] = json!("@yearly");
+    Object::create(client, namespace, &yearly).await?;
+    let done = Object::create(client, namespace, &job(face, "done", 2, "true")).await?;
+    for manifest in [stateful_set(face, "set", 2), daemon_set(face, "daemons")] {
+        Object::create(client, namespace, &manifest).await?.wait_complete(LIMIT).await?;
+    }
+    done.wait("to complete", LIMIT, |job| is_true(job, "Complete")).await.map(drop)
 }

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
@@ -12,55 +12,17 @@ use kube::Client;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trysail_e2e::{
-    TestNamespace, cluster, connect, program, wait,
+    TestNamespace, connect, program,
+    shell::{self, Shell},
+    wait,
     workload::{Deployment, Face, deployment},
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// A shell in which `kubectl` and `trysail` work in a namespace of their own.
-struct Shell {
-    folder: tempfile::TempDir,
-}
-
-impl Shell {
-    fn new(namespace: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let cluster = cluster()?;
-        let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::copy(cluster.kubeconfig(), &kubeconfig)?;
-        for (name, command) in [("kubectl", cluster.kubectl()), ("trysail", program::trysail()?)] {
-            std::os::unix::fs::symlink(command.get_program(), folder.path().join(name))?;
-        }
-        let shell = Self { folder };
-        shell.succeed(&format!("kubectl config set-context --current --namespace {namespace}"))?;
-        Ok(shell)
-    }
-
-    fn command(&self, line: &str) -> Command {
-        let path = std::env::var("PATH").unwrap_or_default();
-        let mut bash = Command::new("bash");
-        bash.args(["-c", line]).env("KUBECONFIG", self.folder.path().join("kubeconfig"));
-        bash.env("KUBECACHEDIR", self.folder.path().join("cache"));
-        bash.env("PATH", format!("{}:{path}", self.folder.path().display()));
-        bash
-    }
-
-    fn succeed(&self, line: &str) -> Result<String> {
-        program::run(&mut self.command(line))
-    }
-}
-
-/// The commands of README's section "A walk" after those that make kubectl and trysail known.
-fn readme() -> Result<Vec<String>> {
-    let path = program::root().join("README.md");
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
-    let section = text.split("## A walk").nth(1).context("README.md has no walk")?;
-    let block = section.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
-    let lines = block.context("the walk has no commands")?.lines().map(str::trim);
-    let prepares = |line: &&str| ["export ", "kubectl()", "cargo "].iter().any(|word| line.starts_with(word));
-    Ok(lines.filter(|line| !line.is_empty() && !prepares(line)).map(str::to_owned).collect())
+/// The commands of the walk after those that make kubectl and trysail known.
+fn walk() -> Result<Vec<String>> {
+    shell::readme("## A walk")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +35,7 @@ async fn the_walk_of_the_readme_does_what_it_says() -> Result<()> {
     shell.succeed("kubectl wait --for=condition=Ready --timeout=90s deployments.apps.trysail.dev/web")?;
 
     let mut paused = false;
-    for line in readme()? {
+    for line in walk()? {
         let printed = shell.succeed(&line)?;
         let says = |text: &str| {
             ensure!(printed.contains(text), "`{line}` does not say {text:?} but:\n{printed}");
@@ -190,7 +152,7 @@ async fn get(address: &str, path: &str) -> Result<String> {
 
 #[test]
 fn the_readme_has_a_walk() -> Result<()> {
-    let lines = readme()?;
+    let lines = walk()?;
     for step in ["scale", "set image", "status", "undo", "pause", "why", "resume", "delete"] {
         ensure!(lines.iter().any(|line| line.contains(step)), "the walk does not {step}: {lines:?}");
     }

@@ -32,6 +32,7 @@ const UNSEEN: &[(&str, &str, &str)] = &[
         "pods",
         "settles a create whose reply was lost, which only a simulated API server does on demand",
     ),
+    ("get", "persistentvolumeclaims", "the same"),
 ];
 
 /// What every authenticated user may do by itself; `helm test` asks with it what the manager may do.

@@ -1,7 +1,7 @@
-//! `trysail uninstall --purge` with a Deployment that is alive: its pods go on running or go with it, as was said;
+//! `trysail uninstall --purge` with workloads that are alive: their pods go on running or go with them, as was said;
 //! nothing else of ours is left. The chart is installed again afterwards.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::{
@@ -9,8 +9,12 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use trysail_e2e::{
-    PodMonitor, TestNamespace, connect, manager, program, wait,
-    workload::{Deployment, Face, deployment},
+    PodMonitor, TestNamespace, connect,
+    kinds::{daemon_set, job, stateful_set},
+    manager,
+    object::Object,
+    program, wait,
+    workload::{Face, deployment},
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -21,8 +25,7 @@ async fn a_purge_does_with_the_pods_what_was_said() -> Result<()> {
     let home = tempfile::tempdir()?;
     for (fate, stay) in [("--orphan-pods", true), ("--delete-pods", false)] {
         let namespace = TestNamespace::create(&client, "purge").await?;
-        let web = Deployment::create(&client, &namespace, Face::Crd, deployment(Face::Crd, "web", 3)).await?;
-        web.wait_complete(LIMIT).await?;
+        let count = live(&client, &namespace).await?;
         let monitor = PodMonitor::start(&client, &namespace).await;
         monitor.expect_available();
         let mut uninstall = program::helm(home.path())?;
@@ -39,20 +42,42 @@ async fn a_purge_does_with_the_pods_what_was_said() -> Result<()> {
             // Whoever wanted to collect them would have by now: the owner has been gone for longer than that takes.
             tokio::time::sleep(Duration::from_secs(5)).await;
             let left = pods.list(&ListParams::default()).await?.items;
-            ensure!(left.len() == 3 && left.iter().all(|pod| pod.owner_references().is_empty()), "{left:?}");
-            monitor.finish(3, 3).await?;
+            let is_free = |pod: &Pod| pod.owner_references().is_empty() && pod.finalizers().is_empty();
+            ensure!(left.len() == count && left.iter().all(is_free), "{left:?}");
+            monitor.finish(count, count).await?;
         } else {
             wait::until("the pods to go", LIMIT, || async {
                 Ok(pods.list(&ListParams::default()).await?.items.is_empty())
             })
             .await?;
-            ensure!(monitor.finish(3, 0).await?.created == 3, "a deleted pod was replaced");
+            ensure!(monitor.finish(count, 0).await?.created == count, "a deleted pod was replaced");
         }
-        program::install_chart(home.path(), &[])?;
-        manager::wait_for_ready(&client, 2, LIMIT).await?;
+        again(&client, home.path()).await?;
         namespace.delete().await?;
     }
     Ok(())
+}
+
+async fn again(client: &Client, home: &Path) -> Result<()> {
+    program::install_chart(home, &[])?;
+    manager::wait_for_ready(client, 2, LIMIT).await
+}
+
+/// A workload of each kind that has pods of its own; says how many pods they have.
+async fn live(client: &Client, namespace: &str) -> Result<usize> {
+    let face = Face::Crd;
+    let manifests = [deployment(face, "web", 2), stateful_set(face, "set", 1), daemon_set(face, "daemons")];
+    let mut owners = Vec::new();
+    for manifest in &manifests {
+        owners.push(Object::create(client, namespace, manifest).await?);
+    }
+    let long = Object::create(client, namespace, &job(face, "long", 2, "sleep 3600")).await?;
+    for owner in &owners {
+        owner.wait_complete(LIMIT).await?;
+    }
+    long.wait("to run", LIMIT, |job| job["status"]["ready"] == 1).await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    Ok(pods.list(&ListParams::default()).await?.items.len())
 }
 
 async fn definitions(client: &Client) -> Result<Vec<String>> {

@@ -3,7 +3,7 @@
 //! One cluster serves all of it: kube-controller-manager's workload controllers are off, our manager runs as a
 //! static pod in their place, and the chart is installed beside it, so both faces are judged in one go.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use trysail_cluster::config::{self, ClusterConfig};
@@ -137,11 +137,26 @@ fn stopping_manager() -> Result<PathBuf> {
 
 fn end_to_end(cluster: &Cluster, counts: &mut Counts) -> Result<()> {
     let stopping_manager = stopping_manager()?;
+    // Both have their say, whatever the other one says.
+    let results = [
+        // Tests that only wait for what is their own.
+        run_end_to_end(cluster, &["beside"], "--test-threads=8", &stopping_manager, counts),
+        // Tests that break the cluster take turns with all others.
+        run_end_to_end(cluster, &["cluster", "last"], "--test-threads=1", &stopping_manager, counts),
+    ];
+    results.into_iter().collect()
+}
+
+fn run_end_to_end(
+    cluster: &Cluster,
+    programs: &[&str],
+    threads: &str,
+    stopping_manager: &Path,
+    counts: &mut Counts,
+) -> Result<()> {
     // The whole workspace, so that dependencies keep the features they were built with.
-    let mut tests =
-        cargo(&["test", "--locked", "--workspace", "--no-fail-fast", "--test", "cluster", "--test", "last"]);
-    // Tests that break the cluster take turns with all others.
-    tests.args(["--", "--test-threads=1"]);
+    let mut tests = cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]);
+    tests.args(programs.iter().flat_map(|program| ["--test", *program])).args(["--", threads]);
     tests.env("KUBECONFIG", cluster.kubeconfig());
     tests.env("TRYSAIL_CLUSTER", CLUSTER).env("TRYSAIL_E2E_FACES", "crd,native");
     tests.env("TRYSAIL_HELM", tools::tool("helm")?);
