@@ -265,7 +265,7 @@ mod tests {
     fn pods_are_not_touched_unless_their_fate_is_said() {
         let mut definitions = definitions();
         assert!(Purge { definitions: &definitions, pods: 3, held_pods: 0, fate: Fate::Unsaid }.needs_fate());
-        assert!(!Purge { definitions: &definitions, pods: 3, fate: Fate::Delete }.needs_fate());
+        assert!(!Purge { definitions: &definitions, pods: 3, held_pods: 0, fate: Fate::Delete }.needs_fate());
         for definition in &mut definitions {
             definition.objects.clear();
         }
