@@ -58,7 +58,9 @@ where
 {
     let Event::Deleted { last } = event else { return };
     let Key { namespace, name } = &last.meta.key;
-    let Some((set, _)) = name.rsplit_once('-').filter(|(set, _)| ordinal_of(name, set).is_some()) else { return };
+    let Some((set, _)) = name.rsplit_once('-').filter(|(set, _)| ordinal_of(name, set).is_some()) else {
+        return;
+    };
     let key = Key::new(namespace.clone(), set);
     if sets.get(&key).is_some_and(|set| last.meta.controller.as_ref() != Some(&set.meta.uid)) {
         add(key);
@@ -112,7 +114,8 @@ mod tests {
     fn woken(name: &str, owners: &Value, is_gone: bool) -> Vec<String> {
         let set = json!({"metadata": {"name": "db", "namespace": "shop", "uid": "uid-db"}, "spec": {"template": {}}});
         let sets = OneSet(Arc::new(serde_json::from_str(&set.to_string()).unwrap()));
-        let pod = json!({"metadata": {"name": name, "namespace": "shop", "ownerReferences": owners}}).to_string();
+        let pod =
+            json!({"metadata": {"name": name, "namespace": "shop", "ownerReferences": owners}}).to_string();
         let pod: Arc<Pod> = Arc::new(serde_json::from_str(&pod).unwrap());
         let event = match is_gone {
             true => Event::Deleted { last: pod },

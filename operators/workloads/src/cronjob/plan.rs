@@ -76,8 +76,7 @@ fn start(
     }
     plan.memory.attempted = snapshot.cron_job.meta.generation;
     let uids = replaced.iter().filter_map(|action| action.target.uid.clone()).collect();
-    plan.memory_when_done =
-        Some(Memory { started: Some(due.time), replaced: uids, ..plan.memory.clone() });
+    plan.memory_when_done = Some(Memory { started: Some(due.time), replaced: uids, ..plan.memory.clone() });
     plan.wave(replaced);
     plan.wave(vec![job_template::create(planner, &snapshot.cron_job, due.time)]);
     true
@@ -286,7 +285,8 @@ mod tests {
     #[test]
     fn a_start_is_told_in_one_status() {
         let spec = json!({"schedule": "* * * * *", "concurrencyPolicy": "Replace"});
-        let before = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "web-29453759", "uid": "uid-29453759"});
+        let before =
+            json!({"apiVersion": "batch/v1", "kind": "Job", "name": "web-29453759", "uid": "uid-29453759"});
         let mut status = ran();
         status["active"] = json!([before]);
         let plan = |case: &CronJobCase| {

@@ -103,7 +103,10 @@ fn events_are_worded_as_people_know_them() {
             "FailedCreate: Create Pod db-0 in StatefulSet db failed error",
         ]
     );
-    assert_eq!(told(&["0 ready", "1 ready"])[0], "SuccessfulDelete: Delete Pod db-1 in StatefulSet db successful");
+    assert_eq!(
+        told(&["0 ready", "1 ready"])[0],
+        "SuccessfulDelete: Delete Pod db-1 in StatefulSet db successful"
+    );
     assert_eq!(told(&["0 ready bare"])[0], "SuccessfulUpdate: Update Pod db-0 in StatefulSet db successful");
 }
 
@@ -442,7 +445,11 @@ fn claims_go_with_a_pod_that_goes_already() {
         let spec = json!({"replicas": 1, "volumeClaimTemplates": claim_templates(&["data"]), "podManagementPolicy": policy,
             "persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}});
         let start = world(spec).pods(&["0 ready", "1 ready going"]).claims(&["data-db-0", "data-db-1"]);
-        assert!(start.acts().contains("patch PersistentVolumeClaim shop/data-db-1"), "{policy}: {}", start.acts());
+        assert!(
+            start.acts().contains("patch PersistentVolumeClaim shop/data-db-1"),
+            "{policy}: {}",
+            start.acts()
+        );
         assert_eq!(start.moves(), "", "{policy}");
     }
 }
