@@ -303,6 +303,9 @@ fn a_broken_revision_does_not_block_its_own_fix() {
         let start = world(json!({"replicas": 3})).current(current).pods(&[good[0], good[1], last]);
         assert_eq!(start.moves(), moves, "{current} {last}");
     }
+    let moving = ["0 starting rev=db-bad", "1 ready going rev=db-v1", "2 ready rev=db-v1"];
+    let moving = world(json!({"replicas": 3})).current("db-v1").pods(&moving);
+    assert_eq!(moving.moves(), "", "another pod is on its way");
     let first = world(json!({"replicas": 3})).current("db-v1").pods(&["0 sick restarts=4 rev=db-v1"]);
     assert_eq!(first.moves(), "-db-0", "a set that never came up");
     let spec = json!({"replicas": 3, "updateStrategy": {"rollingUpdate": {"partition": 3}}});
