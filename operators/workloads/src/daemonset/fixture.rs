@@ -26,6 +26,8 @@ pub(super) struct World {
     pub(super) refusal: Option<Refusal>,
     /// The deprecated annotation.
     pub(super) generation: Option<i64>,
+    /// It is being deleted, its pods before it.
+    pub(super) is_going: bool,
     pub(super) now: Timestamp,
 }
 
@@ -54,6 +56,7 @@ impl World {
             memory: Memory::default(),
             refusal: None,
             generation: None,
+            is_going: false,
             now: now(),
         }
     }
@@ -70,6 +73,9 @@ impl World {
         if let Some(generation) = self.generation {
             metadata["annotations"]["deprecated.daemonset.template.generation"] =
                 generation.to_string().into();
+        }
+        if self.is_going {
+            metadata["deletionTimestamp"] = json!(self.now);
         }
         let sets = List::<DaemonSet>::of(&[json!({"metadata": metadata, "spec": spec})]);
         let context = Context { now: self.now, memory: self.memory.clone(), refusal: self.refusal.clone() };

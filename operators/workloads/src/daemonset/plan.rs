@@ -217,6 +217,15 @@ mod tests {
         assert_snapshot!(body, @r#"{"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"app":"agent","controller-revision-hash":"new","pod-template-generation":"3","trysail.dev/daemonset":"agent"},"name":"agent-bhqpz","namespace":"shop","ownerReferences":[{"apiVersion":"apps.trysail.dev/v1","blockOwnerDeletion":true,"controller":true,"kind":"DaemonSet","name":"agent","uid":"uid-agent"}]},"spec":"…"}"#);
     }
 
+    /// Deleted in the foreground, it sees its pods go one by one.
+    #[test]
+    fn a_daemon_set_that_goes_makes_no_pods() {
+        let mut world = World::new(json!({}), &["a", "b"], &["x a old ready=5"]);
+        assert!(world.plan().to_string().contains("(for node b)"));
+        world.is_going = true;
+        assert_snapshot!(world.plan(), @"waiting on its own deletion");
+    }
+
     #[test]
     fn mistakes_are_told_and_nothing_is_done() {
         let mut world = World::new(json!({"selector": {"matchLabels": {}}}), &["a"], &[]);
