@@ -15,6 +15,11 @@
 //! | a run starts although its deadline is over | `plan::what_is_past_its_deadline_is_told_once`, and the audit |
 //! | names of time zones are taken whatever their case | `time_zone::what_upstream_does_not_know_is_unknown` |
 //! | the history is cut before the status is written | `plan::finished_jobs_leave_the_list_and_then_the_history` |
+//! | a start is not remembered when its Job is gone before it was seen | `plan::a_start_is_told_in_one_status` |
+//! | what was replaced is told missing | `plan::a_start_is_told_in_one_status` |
+//! | Jobs are deleted whatever their uid | the audit, in `plan::replace_deletes_the_run_under_way_first` and two others |
+//! | a Job of somebody else with the name is not looked for | `plan::a_stranger_with_the_name_holds_up_one_run_only` |
+//! | a suspended CronJob runs | `plan::suspended_or_deleted_it_starts_nothing` |
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,26 @@
 //! DaemonSets under everything that users, nodes and networks do.
+//!
+//! Deliberate bugs, and the tests that they do not get past (with `::`: in `src/daemonset`):
+//!
+//! | bug | caught by |
+//! |---|---|
+//! | nodes under way do not count towards `maxUnavailable` | `max_unavailable::what_is_under_way_counts` and five others |
+//! | a verdict on a node is kept though the node changed | `per_node::only_what_changed_is_judged` |
+//! | failed pods are replaced at once | `failed_pods::each_failure_doubles_the_wait_up_to_fifteen_minutes`, `per_node::the_next_failure_waits` |
+//! | `NoExecute` taints are not looked at | `placement::taints_keep_away_or_drive_out_unless_tolerated` |
+//! | the automatic tolerations are not taken into account | `placement::taints_keep_away_or_drive_out_unless_tolerated` |
+//! | `nodeSelector` is not looked at | `placement::node_name_and_selector` |
+//! | of two records of a template one goes before its pods have the other's label | `history::of_two_records_of_one_template_the_latest_stays_and_its_pods_with_it` |
+//! | pods are deleted whatever their uid | the audit, in `per_node::of_several_pods_the_oldest_stays` and eighteen others |
+//! | two pods may stay on a node | `per_node::of_several_pods_the_oldest_stays` |
+//! | with a surge, the old pod goes when the new one is ready, not available | `max_surge::the_old_pod_goes_when_it_is_not_needed_any_more` |
+//! | an update goes on while nodes are not in order | `max_surge::the_old_pod_goes_when_it_is_not_needed_any_more`, `max_unavailable::a_silent_node_counts_until_it_has_had_its_chance` |
+//! | pods of a node that is down cost nothing | `max_unavailable::pods_on_flapping_nodes_are_within_the_budget_and_come_last` |
+//! | a pod of a node that was never seen is deleted at once | `per_node::unbound_pods_of_gone_nodes_are_deleted` |
+//! | a name is used again at once | `slots::a_name_is_not_used_again_at_once` |
+//! | one that is being deleted makes pods | `plan::a_daemon_set_that_goes_makes_no_pods` |
+//! | a node that goes silent or comes back is no news | `placement::a_change_that_changes_no_verdict_wakes_nobody` |
+//! | the end of `minReadySeconds` is no reason to look | `plan::it_looks_again_when_a_pod_becomes_available` |
 
 use std::collections::BTreeMap;
 

@@ -20,6 +20,9 @@
 //! | `podReplacementPolicy: Failed` replaces what terminates | `parallelism::a_terminating_pod_is_replaced_when_the_policy_says` |
 //! | pods are adopted without the finalizer | `claim::adoption_and_release_each_take_two_steps` |
 //! | the deadline is no reason to look | `outcome::a_deadline_is_a_wake_up` |
+//! | failures that a policy ignores count | `outcome::pods_count_once_towards_a_limit_and_ignored_ones_never` |
+//! | the end is said while pods still terminate | `outcome::a_pod_that_takes_its_time_delays_the_end` |
+//! | a recorded pod is counted when it is taken from its Job, finalizer or not | `tracking::a_recorded_pod_that_is_taken_from_us_is_not_counted_yet` |
 //! | a finished Job is deleted unconfirmed | `ttl_after_finished::a_finished_job_goes_when_its_time_is_up` |
 
 use jiff::SignedDuration;

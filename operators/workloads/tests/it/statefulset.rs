@@ -1,5 +1,26 @@
 //! StatefulSets: whatever users, pods and networks do, an ordered set never moves two pods, a partition is kept, and in
 //! the end all is as wanted: also after a revision that never worked.
+//!
+//! Deliberate bugs, and the tests that they do not get past (`plan::` is in `src/statefulset`):
+//!
+//! | bug | caught by |
+//! |---|---|
+//! | the partition is not checked for replacements | `plan::a_rolling_update_goes_down_to_its_partition` |
+//! | the partition is not checked for new pods | `plan::a_partition_means_the_same_for_new_pods` |
+//! | revisions are compared by their bytes | `plan::a_revision_is_found_by_what_it_means` |
+//! | pods are deleted whatever their uid | the audit, in `plan::ordered_pods_come_and_go_one_by_one` and ten others |
+//! | a pod comes although the one before it is not ready | `plan::a_broken_revision_does_not_block_its_own_fix` |
+//! | a pod that goes gives its ordinal free | the audit, in `plan::ordered_pods_come_and_go_one_by_one` and six others |
+//! | the lowest ordinal goes first | `plan::ordered_pods_come_and_go_one_by_one`, `plan::ordinals_start_where_the_user_says` |
+//! | `currentRevision` moves before all pods are updated | `plan::a_complete_update_becomes_the_current_revision` |
+//! | the end of `minReadySeconds` is no reason to look | `plan::min_ready_seconds_are_waited_for` |
+//! | `whenScaled` is not looked at | `claim_retention::the_table`, `plan::claims_go_with_whom_the_policy_says` |
+//! | a pod is made while its claim goes | `plan::a_pod_waits_for_claims_that_are_on_their_way_out` |
+//! | a claim that goes with a former pod is taken for good | `plan::a_pod_waits_for_claims_that_are_on_their_way_out` |
+//! | a pending pod's lost claim does not come back | `plan::a_pending_pod_gets_its_lost_claims_back` |
+//! | a broken pod goes while another is on its way | `plan::a_broken_revision_does_not_block_its_own_fix` |
+//! | what is unavailable does not count towards `maxUnavailable` | `plan::max_unavailable_is_a_budget` |
+//! | the history loses records that pods were made from | `plan::old_revisions_go_beyond_the_limit` |
 
 use std::{collections::BTreeMap, ops::Range};
 
