@@ -37,7 +37,7 @@ pub struct Snapshot {
     pub pods: Vec<Arc<Pod>>,
     /// Pods that it controls and does not select any more, by name.
     pub strays: Vec<Arc<Pod>>,
-    /// Pods without a controller that match its selector, by name.
+    /// Pods without a controller that match its selector, by name: those that it may adopt, and those it has recorded.
     pub orphans: Vec<Arc<Pod>>,
     /// The pods to create, should any be: names that are free, in the order of use.
     pub names: Vec<Name>,
@@ -68,7 +68,12 @@ where
         .into_iter()
         .partition(|pod| claim(&job.meta, &job.selector, &pod.meta) == Claim::Keep);
     let mut orphans = if job.is_finished() { Vec::new() } else { pods.orphans(&key.namespace) };
-    orphans.retain(|pod| claim(&job.meta, &job.selector, &pod.meta) == Claim::Adopt);
+    let is_recorded = |pod: &Pod| {
+        let uncounted = job.status.uncounted_terminated_pods.iter();
+        let mut uids = uncounted.flat_map(|pods| pods.succeeded.iter().chain(&pods.failed));
+        job.selector.matches(&pod.meta.labels) && uids.any(|uid| *uid == pod.meta.uid)
+    };
+    orphans.retain(|pod| is_recorded(pod) || claim(&job.meta, &job.selector, &pod.meta) == Claim::Adopt);
     // Views hand out their own order; decisions must not depend on it.
     for list in [&mut own, &mut strays, &mut orphans] {
         list.sort_by(|a, b| a.meta.key.name.cmp(&b.meta.key.name));

@@ -55,7 +55,7 @@ pub(super) struct Tracked<'a> {
 pub(super) fn track<'a>(snapshot: &Snapshot, tally: &Tally<'a>, going: &Going<'a>) -> Tracked<'a> {
     let (job, outcome) = (&snapshot.job, going.outcome.as_ref());
     let mut tracked = Tracked { completed: tally.completed_before.clone(), ..Tracked::default() };
-    count_released(job, tally, &mut tracked);
+    count_released(snapshot, tally, &mut tracked);
     let known: BTreeSet<Uid> = uids(&tracked.uncounted).cloned().collect();
     let mut new_indexes = BTreeSet::new();
     for pod in in_order(job, tally) {
@@ -102,10 +102,12 @@ enum Record {
     Failed,
 }
 
-/// Recorded pods that have lost their finalizer are counted now: the one place where counters grow.
-fn count_released(job: &Job, tally: &Tally<'_>, tracked: &mut Tracked<'_>) {
-    let held: BTreeSet<&Uid> =
-        tally.pods.iter().filter(|pod| tally.is_tracked(pod)).map(|pod| &pod.meta.uid).collect();
+/// Recorded pods that have lost their finalizer are counted now: the one place where counters grow. One that was taken
+/// from us meanwhile is not counted before: given back or adopted, it would be recorded once more.
+fn count_released(snapshot: &Snapshot, tally: &Tally<'_>, tracked: &mut Tracked<'_>) {
+    let job = &snapshot.job;
+    let in_view = tally.pods.iter().chain(&snapshot.strays).chain(&snapshot.orphans);
+    let held: BTreeSet<&Uid> = in_view.filter(|pod| tally.is_tracked(pod)).map(|pod| &pod.meta.uid).collect();
     let split = |uids: &[Uid], old: Option<i32>| {
         let kept: Vec<Uid> = uids.iter().filter(|uid| held.contains(uid)).cloned().collect();
         let released = count(uids.len() - kept.len());
@@ -247,6 +249,17 @@ mod tests {
             text.contains(r#""failed":3"#) && text.contains(r#"{"failed":null,"succeeded":null}"#),
             "{text}"
         );
+    }
+
+    /// Somebody took its owner reference off while it was going: it cannot be adopted, but it may be given back.
+    #[test]
+    fn a_recorded_pod_that_is_taken_from_us_is_not_counted_yet() {
+        let recorded = json!({"uncountedTerminatedPods": {"failed": ["uid-a"]}});
+        for (pod, is_counted) in [("a failed stray going", false), ("a failed stray going bare", true)] {
+            let text = job(json!({"parallelism": 0, "completions": 5}), &[pod]).status(&recorded).text();
+            assert_eq!(text.contains(r#""failed":1"#), is_counted, "{pod}: {text}");
+            assert_eq!(text.contains("uncounted"), is_counted, "{pod}: {text}");
+        }
     }
 
     #[test]
