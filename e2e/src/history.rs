@@ -181,7 +181,7 @@ async fn keep(
 }
 
 /// What is there after those entries, by uid.
-pub fn alive<'a>(entries: &'a [Entry], wanted: impl Fn(&Entry) -> bool) -> BTreeMap<&'a str, &'a Value> {
+pub fn alive(entries: &[Entry], wanted: impl Fn(&Entry) -> bool) -> BTreeMap<&str, &Value> {
     let mut alive = BTreeMap::new();
     for entry in entries.iter().filter(|entry| wanted(entry)) {
         if entry.is_end {
@@ -194,7 +194,7 @@ pub fn alive<'a>(entries: &'a [Entry], wanted: impl Fn(&Entry) -> bool) -> BTree
 }
 
 /// First versions of objects, by uid, the earliest first.
-pub fn created<'a>(entries: &'a [Entry], wanted: impl Fn(&Entry) -> bool) -> Vec<&'a Entry> {
+pub fn created(entries: &[Entry], wanted: impl Fn(&Entry) -> bool) -> Vec<&Entry> {
     let mut seen = BTreeSet::new();
     entries.iter().filter(|entry| wanted(entry) && seen.insert(entry.uid().to_owned())).collect()
 }

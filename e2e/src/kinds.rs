@@ -7,7 +7,7 @@ use crate::workload::{Face, IMAGE};
 /// An image with a shell.
 pub const SHELL_IMAGE: &str = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1";
 
-fn manifest(face: Face, kind: &str, name: &str, spec: Value) -> Value {
+fn manifest(face: Face, kind: &str, name: &str, spec: &Value) -> Value {
     json!({"apiVersion": face.api_version(kind), "kind": kind, "metadata": {"name": name}, "spec": spec})
 }
 
@@ -30,18 +30,18 @@ pub fn stateful_set(face: Face, name: &str, replicas: i32) -> Value {
     let spec = json!({
         "replicas": replicas, "serviceName": name, "selector": selector(name), "template": template(name),
     });
-    manifest(face, "StatefulSet", name, spec)
+    manifest(face, "StatefulSet", name, &spec)
 }
 
 /// Of pods that are ready at once, on every node that has no taint.
 pub fn daemon_set(face: Face, name: &str) -> Value {
-    manifest(face, "DaemonSet", name, json!({"selector": selector(name), "template": template(name)}))
+    manifest(face, "DaemonSet", name, &json!({"selector": selector(name), "template": template(name)}))
 }
 
 /// So many pods one after the other, each of which runs `script`.
 pub fn job(face: Face, name: &str, completions: i32, script: &str) -> Value {
     let spec = json!({"completions": completions, "parallelism": 1, "template": work(name, script)});
-    manifest(face, "Job", name, spec)
+    manifest(face, "Job", name, &spec)
 }
 
 /// Each index once.
@@ -58,7 +58,7 @@ pub fn cron_job(face: Face, name: &str, script: &str) -> Value {
         "schedule": "* * * * *",
         "jobTemplate": {"spec": {"completions": 1, "parallelism": 1, "template": work(name, script)}},
     });
-    manifest(face, "CronJob", name, spec)
+    manifest(face, "CronJob", name, &spec)
 }
 
 fn work(name: &str, script: &str) -> Value {
