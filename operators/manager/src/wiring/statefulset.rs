@@ -117,10 +117,8 @@ mod tests {
         let pod =
             json!({"metadata": {"name": name, "namespace": "shop", "ownerReferences": owners}}).to_string();
         let pod: Arc<Pod> = Arc::new(serde_json::from_str(&pod).unwrap());
-        let event = match is_gone {
-            true => Event::Deleted { last: pod },
-            false => Event::Applied { old: None, new: pod },
-        };
+        let event =
+            if is_gone { Event::Deleted { last: pod } } else { Event::Applied { old: None, new: pod } };
         let mut woken = Vec::new();
         wake_for_namesake(&sets, &event, &mut |key| woken.push(key.to_string()));
         woken
