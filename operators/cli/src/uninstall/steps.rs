@@ -439,12 +439,12 @@ mod tests {
         assert_eq!(left_over["metadata"]["finalizers"], json!([]), "of a Job that was deleted before");
     }
 
-    /// The CronJob waits for its Job, and the Job for its pod.
+    /// What is in the way is named, and who put it there.
     #[test]
     fn nothing_waits_for_a_pod_that_nobody_counts() {
         let fake = cluster_with_a_live_job();
         let error = purge_live_job(&fake, Fate::Delete, Duration::ZERO).unwrap_err();
-        assert!(error.to_string().contains("cronjobs.batch.trysail.dev are still there"), "{error}");
+        assert!(error.to_string().contains("shop/pi-1-a (held by example.com/x)"), "{error}");
         let pod = fake.get(JOB_POD).unwrap();
         assert_eq!(
             pod["metadata"]["finalizers"],
