@@ -251,7 +251,12 @@ impl Subject for Everything {
 
     fn is_as_wanted(&self, cluster: &Cluster) -> Result<(), String> {
         let objects = self.objects(cluster);
-        objects.iter().try_for_each(|(resource, object)| as_wanted(cluster, *resource, object))
+        objects.iter().try_for_each(|(resource, object)| {
+            if !object["spec"]["ttlSecondsAfterFinished"].is_null() {
+                return Err(format!("{} is still to go", key_of(object)));
+            }
+            as_wanted(cluster, *resource, object)
+        })
     }
 
     fn patience(&self) -> usize {
