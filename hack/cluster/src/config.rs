@@ -53,6 +53,8 @@ pub enum Cni {
     /// The reference plugins (bridge, host-local, portmap) with routes between the nodes.
     #[default]
     Reference,
+    /// Our plugin in their place, with routes between the nodes.
+    Trysail,
     /// None: nodes stay NotReady until somebody installs a network.
     None,
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::config::{ClusterConfig, NodeName, POD_CIDR, address};
+use crate::config::{ClusterConfig, Cni, NodeName, POD_CIDR, address};
 use crate::process::{command, run, run_with_input};
 
 /// Candidate subnets are 198.18.N.0/24: the range reserved for tests of network devices, routed nowhere.
@@ -116,6 +116,14 @@ pub(crate) fn masquerade(config: &ClusterConfig, subnet: Ipv4Addr) -> String {
     )
 }
 
+/// nftables rules of a node. Our plugin masquerades by itself.
+pub(crate) fn node_rules(config: &ClusterConfig, subnet: Ipv4Addr) -> String {
+    match config.cni {
+        Cni::Reference | Cni::None => masquerade(config, subnet),
+        Cni::Trysail => String::new(),
+    }
+}
+
 /// Kernel settings of a node's own network namespace.
 pub(crate) fn node_sysctls() -> Vec<(String, String)> {
     [
@@ -150,6 +158,25 @@ pub(crate) fn conflist(pod_cidr: &str) -> String {
             },
             { "type": "portmap", "capabilities": { "portMappings": true } },
         ],
+    });
+    format!("{list:#}\n")
+}
+
+/// Our plugin for one node. containerd 1.6 refuses to load a list whose `cniVersion` is 1.1.0, newer ones take the
+/// highest of `cniVersions`.
+pub(crate) fn own_conflist(pod_cidr: &str, subnet: Ipv4Addr) -> String {
+    let list = json!({
+        "cniVersion": "1.0.0",
+        "cniVersions": ["1.0.0", "1.1.0"],
+        "name": "trysail",
+        "plugins": [{
+            "type": "trysail-cni",
+            "mtu": 1500,
+            "ipam": { "ranges": [[{ "subnet": pod_cidr }]] },
+            // Pods of other nodes, and the nodes, see a pod's own address.
+            "masquerade": { "exclude": [POD_CIDR, format!("{subnet}/24")] },
+            "capabilities": { "portMappings": true, "bandwidth": true },
+        }],
     });
     format!("{list:#}\n")
 }
@@ -244,6 +271,41 @@ mod tests {
     #[test]
     fn pod_addresses_follow_the_nodes_own_range() {
         insta::assert_snapshot!(conflist("10.244.9.0/24"));
+        insta::assert_snapshot!(own_conflist("10.244.9.0/24", SUBNET), @r#"
+        {
+          "cniVersion": "1.0.0",
+          "cniVersions": [
+            "1.0.0",
+            "1.1.0"
+          ],
+          "name": "trysail",
+          "plugins": [
+            {
+              "capabilities": {
+                "bandwidth": true,
+                "portMappings": true
+              },
+              "ipam": {
+                "ranges": [
+                  [
+                    {
+                      "subnet": "10.244.9.0/24"
+                    }
+                  ]
+                ]
+              },
+              "masquerade": {
+                "exclude": [
+                  "10.244.0.0/16",
+                  "198.18.7.0/24"
+                ]
+              },
+              "mtu": 1500,
+              "type": "trysail-cni"
+            }
+          ]
+        }
+        "#);
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub fn launch_node(spec_file: &Path, init_log: &Path) -> Result<()> {
     network::ip_batch(None, &link.node_batch).context("cannot wire the node")?;
     network::ip_batch(Some(link.switch), &link.switch_batch)
         .context("cannot plug the node into the switch")?;
-    network::nft(None, &link.nft).context("cannot load the node's nftables rules")?;
+    if !link.nft.is_empty() {
+        network::nft(None, &link.nft).context("cannot load the node's nftables rules")?;
+    }
     // Not the mount namespace: the init makes that itself, lest its change of root changes ours too.
     unshare(
         CloneFlags::CLONE_NEWUTS

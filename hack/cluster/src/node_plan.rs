@@ -42,7 +42,7 @@ pub(crate) fn spec(start: Start<'_>, node: &NodeName, subnet: Ipv4Addr, switch: 
             switch,
             node_batch: network::node_batch(node, subnet, switch),
             switch_batch: network::plug_batch(&node.name),
-            nft: network::masquerade(config, subnet),
+            nft: network::node_rules(config, subnet),
         },
         binds: binds(layout, config, node, leads, bin),
         tmpfs: if leads { vec![inside::ETCD.into()] } else { Vec::new() },

@@ -41,7 +41,7 @@ impl Start<'_> {
             return self.progress.run("nodes registered", || self.wait_for_nodes(subnet).map(drop));
         }
         let routes = self.progress.run("pod addresses", || self.wait_for_nodes(subnet))?;
-        self.progress.run("pod network", || self.connect_pods(&routes))?;
+        self.progress.run("pod network", || self.connect_pods(&routes, subnet))?;
         self.progress.run("nodes Ready", || self.wait_for_ready())
     }
 
@@ -78,15 +78,19 @@ impl Start<'_> {
     }
 
     /// Gives every node its CNI configuration and routes to the pods of the others.
-    pub(crate) fn connect_pods(self, routes: &[NodeRoute]) -> Result<()> {
+    pub(crate) fn connect_pods(self, routes: &[NodeRoute], subnet: Ipv4Addr) -> Result<()> {
         for route in routes {
             let node = self.node(&route.node)?;
             network::ip_batch(Some(node.init()?.pid), &network::routes_batch(&route.node, routes))
                 .with_context(|| format!("cannot set the routes of node {}", route.node))?;
             // Inside the node: its /etc is an overlay that the host does not see.
-            let write =
-                "cat > /etc/cni/net.d/.new && mv /etc/cni/net.d/.new /etc/cni/net.d/10-reference.conflist";
-            run_with_input(node.command("sh")?.args(["-c", write]), &network::conflist(&route.pod_cidr))?;
+            let (name, list) = match self.config.cni {
+                Cni::Reference => ("10-reference", network::conflist(&route.pod_cidr)),
+                Cni::Trysail => ("10-trysail", network::own_conflist(&route.pod_cidr, subnet)),
+                Cni::None => return Ok(()),
+            };
+            let write = format!("cd /etc/cni/net.d && cat > .new && mv .new {name}.conflist");
+            run_with_input(node.command("sh")?.args(["-c", &write]), &list)?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::layout::inside;
 use crate::node_spec::{Bind, NodeSpec};
+use crate::programs::Plugin;
 
 /// Program directories of the host. On merged-/usr systems most of them are links.
 const PROGRAMS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -225,13 +226,12 @@ fn mount_flags(target: &str, flags: MsFlags) -> Result<()> {
 }
 
 /// Copies the CNI plugins into the node: installers write into that directory, so it must be the node's own.
-pub(crate) fn install_plugins(rootfs: &Path, bin: &Path, plugins: &[&str]) -> Result<()> {
+pub(crate) fn install_plugins(rootfs: &Path, plugins: &[Plugin]) -> Result<()> {
     let target = inside_root(rootfs, Path::new(inside::CNI_BIN));
     create_dir(&target)?;
-    for plugin in plugins {
-        let (from, to) = (bin.join(plugin), target.join(plugin));
-        fs::copy(&from, &to)
-            .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    for (from, name) in plugins {
+        let to = target.join(name);
+        fs::copy(from, &to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     }
     Ok(())
 }

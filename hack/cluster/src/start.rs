@@ -17,6 +17,7 @@ use crate::image::{self, ImageTar};
 use crate::interrupt;
 use crate::layout::Layout;
 use crate::process::{ProcessId, daemon, run, write_atomically};
+use crate::programs::Plugin;
 use crate::progress::Progress;
 use crate::state::{MachineLock, Phase, State, subnets_in_use};
 use crate::{host_sysctl, network, node_plan, pki, programs, rootfs};
@@ -42,6 +43,7 @@ impl Start<'_> {
     pub(crate) fn run(self) -> Result<()> {
         // May compile for minutes, so before anything is made that a Ctrl-C would have to remove.
         let images = image::ensure_images(&self.images(), self.progress)?;
+        let plugins = programs::plugins(self.config.cni, self.bin, self.progress)?;
         interrupt::check()?;
         let subnet = self.claim()?;
         std::thread::scope(|scope| {
@@ -53,7 +55,7 @@ impl Start<'_> {
             join(certificates)?;
             switch
         })?;
-        self.start_nodes(&self.config.nodes(), subnet)?;
+        self.start_nodes(&self.config.nodes(), subnet, &plugins)?;
         std::thread::scope(|scope| {
             let loaded = scope.spawn(|| self.progress.run("image import", || self.import(&images)));
             let result = self.bring_to_ready(subnet);
@@ -117,22 +119,22 @@ impl Start<'_> {
         Ok(id.context("the switch is gone: run `cargo xtask cluster up` again")?.pid)
     }
 
-    fn start_nodes(self, nodes: &[NodeName], subnet: Ipv4Addr) -> Result<()> {
+    fn start_nodes(self, nodes: &[NodeName], subnet: Ipv4Addr, plugins: &[Plugin]) -> Result<()> {
         let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
         let switch = self.switch()?;
         self.progress.run(format!("nodes {}", names.join(", ")), || {
             std::thread::scope(|scope| {
-                let jobs: Vec<_> =
-                    nodes.iter().map(|node| scope.spawn(move || self.launch(node, subnet, switch))).collect();
+                let launch = |node| scope.spawn(move || self.launch(node, subnet, switch, plugins));
+                let jobs: Vec<_> = nodes.iter().map(launch).collect();
                 jobs.into_iter().try_for_each(join)
             })
         })
     }
 
-    fn launch(self, node: &NodeName, subnet: Ipv4Addr, switch: i32) -> Result<()> {
+    fn launch(self, node: &NodeName, subnet: Ipv4Addr, switch: i32, plugins: &[Plugin]) -> Result<()> {
         let spec = node_plan::spec(self, node, subnet, switch);
         fs::create_dir_all(self.layout.logs(&node.name))?;
-        rootfs::install_plugins(&spec.rootfs, self.bin, &programs::PLUGINS)?;
+        rootfs::install_plugins(&spec.rootfs, plugins)?;
         let file = self.layout.node_spec(&node.name);
         write_atomically(&file, &serde_json::to_vec_pretty(&spec)?)?;
         let log = self.layout.log(&node.name, "init");
@@ -173,12 +175,13 @@ impl Start<'_> {
         cleanup::remove_node(self.layout, node)?;
         let names = self.config.nodes();
         let name = names.iter().find(|name| name.name == node).context("no such node")?;
-        self.launch(name, subnet, self.switch()?)?;
+        let plugins = programs::plugins(self.config.cni, self.bin, self.progress)?;
+        self.launch(name, subnet, self.switch()?, &plugins)?;
         self.let_join(node)?;
         self.import_into(node, &image::ensure_images(&self.images(), self.progress)?)?;
         if self.config.cni != Cni::None {
             let routes = self.wait_for_nodes(subnet)?;
-            self.connect_pods(&routes)?;
+            self.connect_pods(&routes, subnet)?;
             self.wait_for_ready()?;
         }
         step.done();

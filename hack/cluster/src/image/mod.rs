@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 
 use self::recipe::{Base, Recipe};
 use self::source::Sources;
+pub(crate) use self::source::compile_rust;
 use crate::progress::Progress;
 use crate::setup;
 use crate::setup::stamp::Stamp;

@@ -186,8 +186,8 @@ fn compile_c(file: &str) -> Result<Vec<u8>> {
     fs::read(&out).with_context(|| format!("failed to read the program compiled from {file}"))
 }
 
-/// Compiles a binary of this workspace so that it runs in an image without any library.
-fn compile_rust(package: &str, binary: &str) -> Result<PathBuf> {
+/// Compiles a binary of this workspace so that it runs in an image, or on a node, without any library.
+pub(crate) fn compile_rust(package: &str, binary: &str) -> Result<PathBuf> {
     setup::check_rust(RUST_VERSION)?;
     let target = setup::rust_target()?;
     let root = setup::repo_root();

@@ -78,6 +78,7 @@ pub(crate) struct UpArgs {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum CniArg {
     Reference,
+    Trysail,
     None,
 }
 
@@ -121,6 +122,7 @@ impl UpArgs {
             workers: self.nodes,
             cni: match self.cni {
                 CniArg::Reference => Cni::Reference,
+                CniArg::Trysail => Cni::Trysail,
                 CniArg::None => Cni::None,
             },
             proxy_mode: match self.proxy_mode {
