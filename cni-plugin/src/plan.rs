@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::conf::{Bandwidth, Mode, NetConf};
+use crate::conf::{Bandwidth, Mode, NetConf, RangeSet};
 use crate::effect::{Effect, Side, Sysctl, mac_text};
 use crate::names;
 use crate::netlink::{Master, NewVeth, RouteSpec, Shape};
@@ -94,7 +94,7 @@ pub(crate) fn takeover(record: &Record) -> Option<Effect> {
 
 /// Pods of this node are reached directly whatever is configured.
 pub(crate) fn excluded(conf: &NetConf) -> Vec<IpNet> {
-    let own = conf.range_sets().iter().flat_map(|set| set.ranges()).map(|range| range.subnet);
+    let own = conf.range_sets().iter().flat_map(RangeSet::ranges).map(|range| range.subnet);
     let configured = conf.masquerade.iter().flat_map(|masquerade| masquerade.exclude.iter().copied());
     let mut all: Vec<IpNet> = own.chain(configured).collect();
     all.sort_unstable();
@@ -110,7 +110,7 @@ fn routed(wiring: &Wiring<'_>, ends: &NewVeth, effects: &mut Vec<Effect>) {
     effects.extend(wiring.pod_settings(peer));
     let alias = Some(names::alias(&wiring.record.key));
     effects.push(Effect::Up { side: Side::Host, link: host.clone(), alias, master: None });
-    effects.extend(wiring.pod_up(peer));
+    effects.extend(pod_up(peer));
     for v4 in wiring.families() {
         let gateway = if v4 { IpAddr::V4(GATEWAY4) } else { IpAddr::V6(GATEWAY6) };
         for address in wiring.of_family(v4) {
@@ -163,7 +163,7 @@ fn bridged(wiring: &Wiring<'_>, ends: &NewVeth, effects: &mut Vec<Effect>) {
         alias: Some(names::alias(&wiring.record.key)),
         master: Some(Master { bridge: bridge.clone(), isolated }),
     });
-    effects.extend(wiring.pod_up(peer));
+    effects.extend(pod_up(peer));
     for v4 in wiring.families() {
         for address in wiring.of_family(v4) {
             let own = if isolated {
@@ -199,6 +199,11 @@ fn shaping(wiring: &Wiring<'_>) -> Vec<Effect> {
         effects.push(Effect::ShapeReceived { link: link.clone(), through, shape, mtu });
     }
     effects
+}
+
+/// Runtimes bring lo up in parallel, or leave it to us: both is harmless.
+fn pod_up(link: &str) -> [Effect; 2] {
+    ["lo", link].map(|link| Effect::Up { side: Side::Pod, link: link.to_owned(), alias: None, master: None })
 }
 
 impl Wiring<'_> {
@@ -274,16 +279,6 @@ impl Wiring<'_> {
             of6(link, "accept_redirects", "0"),
         ];
         Some(Effect::Sysctls(Side::Pod, all))
-    }
-
-    fn pod_up(&self, link: &str) -> [Effect; 2] {
-        // Runtimes bring lo up in parallel, or leave it to us: both is harmless.
-        ["lo", link].map(|link| Effect::Up {
-            side: Side::Pod,
-            link: link.to_owned(),
-            alias: None,
-            master: None,
-        })
     }
 
     fn pod_routes(&self, link: &str, v4: bool, gateway: impl Fn(&Route) -> IpAddr) -> Vec<Effect> {
@@ -386,9 +381,8 @@ mod tests {
             bridge_netfilter,
         };
         let (effects, success) = wire(&wiring);
-        let mut text: String = effects.iter().map(|effect| format!("{effect}\n")).collect();
-        text += &success.to_json(SpecVersion::V1_1_0).to_string();
-        text
+        let result = success.to_json(SpecVersion::V1_1_0).to_string();
+        effects.iter().map(ToString::to_string).chain([result]).collect::<Vec<_>>().join("\n")
     }
 
     /// The default: IPv4, nothing special.

@@ -198,7 +198,10 @@ impl NetConf {
         let version = SpecVersion::parse(raw.get("cniVersion").and_then(Value::as_str))?;
         let strict = matches!(command, Command::Add | Command::Check | Command::Status);
         check_verb(command, version)?;
-        let wire = Wire::deserialize(&raw).map_err(|error| {
+        let whole = Wire::deserialize(&raw);
+        // Removal depends on few fields, and must not fail for the others.
+        let wire = if strict { whole } else { whole.or_else(|_| Wire::deserialize(essentials(&raw))) };
+        let wire = wire.map_err(|error| {
             CniError::new(Code::Decode, format!("the network configuration cannot be read: {error}"))
         })?;
         wire.check_name()?;
@@ -207,6 +210,18 @@ impl NetConf {
         }
         wire.finish(version, command, raw)
     }
+}
+
+/// What it takes to find an attachment and to tell a foreign `ipam` plugin.
+fn essentials(raw: &Value) -> Value {
+    let mut kept = serde_json::Map::new();
+    for key in ["name", "dataDir", "cni.dev/valid-attachments", "cni.dev/attachments"] {
+        kept.extend(raw.get(key).map(|value| (key.to_owned(), value.clone())));
+    }
+    if let Some(kind) = raw.pointer("/ipam/type") {
+        kept.insert("ipam".to_owned(), serde_json::json!({ "type": kind }));
+    }
+    Value::Object(kept)
 }
 
 /// Verbs came with versions: asking for one in an older version is an error of the runtime.
@@ -449,11 +464,20 @@ mod tests {
             with("ipam", json!({ "ranges": [] })),
             with("ipam", json!({ "ranges": [[{ "subnet": "10.0.0.0/31" }]] })),
             with("runtimeConfig", json!({ "mac": "nonsense" })),
+            with("runtimeConfig", json!({ "portMappings": [{ "hostPort": 80 }] })),
+            with("runtimeConfig", json!("nonsense")),
+            with("mode", json!("macvlan")),
+            with("mtu", json!("large")),
+            with("dns", json!({ "nameserver": 1 })),
+            with("args", json!("nonsense")),
         ] {
             assert!(read(&conf, Command::Add).is_err(), "{conf}");
             assert!(read(&conf, Command::Del).is_ok(), "{conf}");
             assert!(read(&conf, Command::Gc).is_ok(), "{conf}");
         }
+        // But not what GC lives by: a list that cannot be read is not an empty one.
+        let list = json!([{ "containerID": 1 }]);
+        assert!(read(&with("cni.dev/valid-attachments", list), Command::Gc).is_err());
         let damaged = with("prevResult", json!({ "ips": 7 }));
         assert!(read(&damaged, Command::Del).unwrap().prev_result.is_none());
     }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::invalid;
+use super::runtime::ip_or_empty;
 use crate::spec::Result;
 
 /// A contiguous range, as configured.
@@ -18,15 +19,16 @@ use crate::spec::Result;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Range {
     /// The subnet; a podCIDR of the node.
+    #[serde(alias = "Subnet")]
     pub subnet: IpNet,
     /// First address for pods.
-    #[serde(default)]
+    #[serde(default, alias = "RangeStart", deserialize_with = "ip_or_empty")]
     pub range_start: Option<IpAddr>,
     /// Last address for pods.
-    #[serde(default)]
+    #[serde(default, alias = "RangeEnd", deserialize_with = "ip_or_empty")]
     pub range_end: Option<IpAddr>,
     /// Kept free of pods; the subnet's first address if absent.
-    #[serde(default)]
+    #[serde(default, alias = "Gateway", deserialize_with = "ip_or_empty")]
     pub gateway: Option<IpAddr>,
 }
 

@@ -1,4 +1,7 @@
 //! What the runtime adds to the configuration per call: `runtimeConfig`, and the older ways to say the same.
+//!
+//! Go decodes JSON without minding case, and containerd makes use of it: what it sends has `HostPort` where the
+//! convention says `hostPort`. Both are read.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -69,24 +72,27 @@ impl Protocol {
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// The node's port; 0 means none.
+    #[serde(default, alias = "HostPort")]
     pub host_port: u16,
     /// The pod's port.
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
     /// Protocol.
-    #[serde(default)]
+    #[serde(default, alias = "Protocol")]
     pub protocol: Protocol,
     /// Only on this address of the node; all if absent.
     #[serde(
         default,
         rename = "hostIP",
+        alias = "HostIP",
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "host_ip"
+        deserialize_with = "ip_or_empty"
     )]
     pub host_ip: Option<IpAddr>,
 }
 
-/// containerd writes an empty text for "all addresses", and the unspecified addresses mean the same.
-fn host_ip<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+/// containerd writes an empty text where there is no address.
+pub(super) fn ip_or_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
     let text = Option::<String>::deserialize(from)?.unwrap_or_default();
     if text.is_empty() {
         return Ok(None);
@@ -137,12 +143,16 @@ impl fmt::Display for PortMapping {
 #[serde(rename_all = "camelCase", default)]
 pub struct Bandwidth {
     /// Towards the pod.
+    #[serde(alias = "IngressRate")]
     pub ingress_rate: u64,
     /// Towards the pod.
+    #[serde(alias = "IngressBurst")]
     pub ingress_burst: u64,
     /// From the pod.
+    #[serde(alias = "EgressRate")]
     pub egress_rate: u64,
     /// From the pod.
+    #[serde(alias = "EgressBurst")]
     pub egress_burst: u64,
 }
 
@@ -182,7 +192,7 @@ impl RuntimeConfig {
                 ));
             }
         }
-        self.bandwidth.map_or(Ok(()), |bandwidth| bandwidth.validate())
+        self.bandwidth.map_or(Ok(()), Bandwidth::validate)
     }
 
     /// The wanted hardware address.
@@ -276,6 +286,25 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(conf, RuntimeConfig::default());
+    }
+
+    /// As containerd's library writes it: its types have no names for JSON.
+    #[test]
+    fn containerds_spelling_is_read() {
+        let conf: RuntimeConfig = serde_json::from_value(json!({
+            "portMappings": [{ "HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "" },
+                             { "HostPort": 53, "ContainerPort": 5353, "Protocol": "udp", "HostIP": "127.0.0.1" }],
+            "bandwidth": { "IngressRate": 1, "IngressBurst": 2, "EgressRate": 3, "EgressBurst": 4 },
+            "ipRanges": [[{ "Subnet": "10.0.0.0/24", "RangeStart": "", "RangeEnd": "10.0.0.9", "Gateway": "" }]],
+            "dns": { "Servers": [], "Searches": [], "Options": [] }
+        }))
+        .unwrap();
+        let ports: Vec<String> = conf.ports().iter().map(ToString::to_string).collect();
+        assert_eq!(ports, ["8080/tcp", "127.0.0.1:53/udp"]);
+        let expected = Bandwidth { ingress_rate: 1, ingress_burst: 2, egress_rate: 3, egress_burst: 4 };
+        assert_eq!(conf.bandwidth, Some(expected));
+        let range = &conf.ip_ranges[0][0];
+        assert_eq!((range.range_start, range.range_end), (None, Some("10.0.0.9".parse().unwrap())));
     }
 
     /// runtimeConfig wins over args, args over CNI_ARGS.

@@ -116,7 +116,8 @@ fn tuple(attributes: &[u8], which: u16) -> Tuple {
                 (1, 2 | 4) => tuple.destination = address(value),
                 (2, 1) => tuple.protocol = value.first().copied().unwrap_or_default(),
                 (2, 3) => {
-                    tuple.destination_port = value.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes))
+                    let port = value.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+                    tuple.destination_port = port;
                 }
                 _ => {}
             }

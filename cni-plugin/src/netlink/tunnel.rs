@@ -255,10 +255,10 @@ fn parse_entry(bytes: &[u8], index: u32) -> Option<(IpAddr, [u8; 6])> {
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
-                ip = Some(IpAddr::V4(*address))
+                ip = Some(IpAddr::V4(*address));
             }
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
-                ip = Some(IpAddr::V6(*address))
+                ip = Some(IpAddr::V6(*address));
             }
             // A forwarding entry's family does not say how long the address is.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => ip = address(bytes),

@@ -36,6 +36,9 @@ const KEY_IN_HOST_ORDER: [u8; 6] = {
 /// Attributes have 16-bit lengths, and an element takes up to 100 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 256;
 
+/// A key, and whether it ends an interval.
+type SetKey = (Vec<u8>, bool);
+
 /// A connection to nf_tables of the namespace in which it was opened.
 #[derive(Debug)]
 pub struct Nft {
@@ -162,8 +165,12 @@ impl Nft {
             batch.set(set, id as u32 + 1);
         }
         let chains = table::chains();
-        chains.iter().for_each(|chain| batch.chain(chain));
-        chains.iter().for_each(|chain| batch.rules(chain));
+        for chain in &chains {
+            batch.chain(chain);
+        }
+        for chain in &chains {
+            batch.rules(chain);
+        }
         batch.exclude(excluded);
         batch.add(elements);
         self.commit("make the nftables table", batch)
@@ -262,7 +269,7 @@ impl Nft {
     }
 
     /// Keys of a set, and whether each ends an interval. `None`: no such set.
-    fn keys(&mut self, set: Set) -> Result<Option<Vec<(Vec<u8>, bool)>>, NetlinkError> {
+    fn keys(&mut self, set: Set) -> Result<Option<Vec<SetKey>>, NetlinkError> {
         let mut body = header(NFPROTO_INET, 0);
         body.extend(Writer::default().text(1, TABLE).text(2, set.name).0);
         let kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM;
@@ -318,13 +325,13 @@ impl Nft {
     }
 }
 
-fn parse_elements(body: &[u8]) -> Vec<(Vec<u8>, bool)> {
+fn parse_elements(body: &[u8]) -> Vec<SetKey> {
     let attributes = Attributes(body.get(4..).unwrap_or_default());
     let lists = attributes.filter(|(kind, _)| *kind == 3).flat_map(|(_, list)| Attributes(list));
     lists.filter_map(|(_, element)| parse_element(element)).collect()
 }
 
-fn parse_element(element: &[u8]) -> Option<(Vec<u8>, bool)> {
+fn parse_element(element: &[u8]) -> Option<SetKey> {
     let find = |wanted: u16| Attributes(element).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let (_, key) = Attributes(find(1)?).find(|(kind, _)| *kind == 1)?;
     let flags = find(3).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes));

@@ -357,9 +357,9 @@ mod tests {
             for peer in &peers {
                 for pods in &peer.pod_cidrs {
                     let told = result.problems.iter().any(|problem| match problem {
-                        Problem::NoAddress { peer: name, pods: range } => *name == peer.name && range == pods,
+                        Problem::NoAddress { peer: name, pods: range }
+                        | Problem::Overlap { peer: name, pods: range, .. } => *name == peer.name && range == pods,
                         Problem::NotOnLink { peer: name, .. } => *name == peer.name,
-                        Problem::Overlap { peer: name, pods: range, .. } => *name == peer.name && range == pods,
                     });
                     prop_assert!(ranges.contains(pods) || told, "nobody knows about {}", pods);
                 }

@@ -101,7 +101,7 @@ pub fn apply(rtnl: &mut Rtnl, tunnel: &str, change: &Change) -> Result<()> {
         Change::Remove(Entry::Neighbour(Neighbour { ip, .. })) => rtnl.remove_neighbour(tunnel, *ip)?,
         Change::Set(Entry::Forwarding(Forwarding { mac, to })) => rtnl.set_forwarding(tunnel, *mac, *to)?,
         Change::Remove(Entry::Forwarding(Forwarding { mac, to })) => {
-            rtnl.remove_forwarding(tunnel, *mac, *to)?
+            rtnl.remove_forwarding(tunnel, *mac, *to)?;
         }
         Change::Set(Entry::Route(pods, Path::Direct { via, link })) => {
             rtnl.replace_route(link, &route(*pods, *via, false))?;

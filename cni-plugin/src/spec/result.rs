@@ -222,11 +222,8 @@ mod tests {
         let value = full().to_json(version);
         let all =
             ["interfaces", "ips", "routes"].iter().flat_map(|key| value[*key].as_array().unwrap().clone());
-        let mut text = format!("{} {}\n", value["cniVersion"], value["dns"]);
-        for item in all {
-            text.push_str(&format!("{item}\n"));
-        }
-        text
+        let head = format!("{} {}", value["cniVersion"], value["dns"]);
+        [head].into_iter().chain(all.map(|item| item.to_string())).collect::<Vec<_>>().join("\n")
     }
 
     /// No version may see a field that came later, or miss one that it demands.

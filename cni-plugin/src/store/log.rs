@@ -38,8 +38,11 @@ pub(super) fn frame(event: &Event) -> Result<Vec<u8>, serde_json::Error> {
     Ok(bytes)
 }
 
+/// Position and payload.
+type Frame<'a> = (usize, &'a [u8]);
+
 /// Payloads of the whole frames, and how many bytes of the file they and the header take.
-pub(super) fn frames(bytes: &[u8]) -> Result<(Vec<(usize, &[u8])>, usize), LogError> {
+pub(super) fn frames(bytes: &[u8]) -> Result<(Vec<Frame<'_>>, usize), LogError> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         // A header that was cut short belongs to a store that holds nothing yet.
         return if MAGIC.starts_with(bytes) { Ok((Vec::new(), 0)) } else { Err(LogError::Foreign) };
@@ -86,7 +89,9 @@ mod tests {
 
     fn log(events: &[Event]) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        events.iter().for_each(|event| bytes.extend(frame(event).unwrap()));
+        for event in events {
+            bytes.extend(frame(event).unwrap());
+        }
         bytes
     }
 

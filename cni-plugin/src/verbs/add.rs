@@ -45,10 +45,9 @@ pub(super) fn add(call: &Call<'_>) -> Result<Success> {
         call.store.lock()?.append(Event::Commit(call.key.clone()))?;
         Ok(success)
     });
-    finished.map_err(|error| {
+    finished.inspect_err(|_| {
         // The record stays for GC if even this fails, and the first error is the one that matters.
         let _ = del::undo(call, &mut node, &record);
-        error
     })
 }
 
@@ -63,13 +62,13 @@ fn make_way(call: &Call<'_>, node: &mut Node, pod: &mut Pod) -> Result<()> {
     let old = call.store.read()?.get(&call.key).cloned();
     let present = pod.rtnl.link(ifname)?.is_some();
     match old {
-        Some(old) if old.phase == Phase::Committed && present => return Err(exists(ifname, path_of(call))),
+        Some(old) if old.phase == Phase::Committed && present => return Err(exists(ifname, &path_of(call))),
         Some(old) => combine(del::undo(call, node, &old))?,
         // A link of ours without a record: the store was lost, the name is still ours.
         None => node.remove_link(&names::host_link(&call.key), Some(&call.key))?,
     }
     match pod.rtnl.link(ifname)? {
-        Some(_) => Err(exists(ifname, path_of(call))),
+        Some(_) => Err(exists(ifname, &path_of(call))),
         None => Ok(()),
     }
 }
@@ -78,7 +77,7 @@ fn path_of<'a>(call: &'a Call<'_>) -> std::borrow::Cow<'a, str> {
     call.environment.netns.as_deref().map(std::path::Path::to_string_lossy).unwrap_or_default()
 }
 
-fn exists(ifname: &str, netns: std::borrow::Cow<'_, str>) -> CniError {
+fn exists(ifname: &str, netns: &str) -> CniError {
     CniError::new(Code::InterfaceExists, format!("{netns} already has an interface {ifname}"))
         .details("an attachment is added once; DEL it first")
 }
@@ -180,9 +179,8 @@ fn delegated(call: &Call<'_>, plugin: &str, node: &mut Node, pod: &Pod) -> Resul
     let empty = Record { owns_ips: false, ..record(call, pod, Vec::new()) };
     intend(call, &empty)?;
     let given = delegate::add(call, plugin).and_then(|given| adopt(call, &empty, given));
-    given.map_err(|error| {
+    given.inspect_err(|_| {
         let _ = del::undo(call, node, &empty);
-        error
     })
 }
 

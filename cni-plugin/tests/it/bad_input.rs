@@ -57,13 +57,13 @@ fn mistakes_are_explained_and_leave_nothing() {
         call(&node, &add, &with(&conf, "ipam", json!({ "type": "no-such-plugin" })).to_string()),
         call(&node, &add, &with(&conf, "runtimeConfig", json!({ "ips": ["10.9.9.9"] })).to_string()),
     ];
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for answer in answers {
         assert_eq!(answer.stderr, "");
         let (code, text) = answer.error();
-        lines += &format!("{code}: {text}\n");
+        lines.push(format!("{code}: {text}"));
     }
-    let lines = lines.replace(&netns, "NETNS");
+    let lines = lines.join("\n").replace(&netns, "NETNS");
     insta::assert_snapshot!(lines, @r#"
     4: required variables are missing: CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME; the container runtime sets them
     4: CNI_COMMAND "ATTACH" is unknown; known: ADD, DEL, CHECK, GC, STATUS, VERSION
@@ -152,7 +152,7 @@ fn a_full_file_system_stops_add_and_not_del() {
         mount_fs(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
         mount_fs(Some("tmpfs"), mount.path(), Some("tmpfs"), MsFlags::empty(), Some("size=256k")).unwrap();
         let call =
-            |verb: &str, id: &str, netns: &str| Answer::read(&run(node.command(verb, id, netns), &conf));
+            |verb: &str, id: &str, netns: &str| Answer::read(&run(Node::command(verb, id, netns), &conf));
         call("ADD", "c0", &pods[0].path()).ok();
         // Somebody else takes the rest.
         let hog = mount.path().join("hog");

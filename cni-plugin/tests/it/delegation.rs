@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::attach::talk;
-use crate::sandbox::{Answer, Namespace, Node, ip, with_environment};
+use crate::sandbox::{Answer, Namespace, Node, ip};
 
 /// A plugin that gives out one address, fails when told to, and writes down every call.
 const FAKE: &str = r#"#!/bin/sh
@@ -40,8 +40,7 @@ fn delegate() -> Delegate {
 
 impl Delegate {
     fn call(&self, verb: &str, netns: &str, conf: &Value) -> Answer {
-        let mut command: Command = self.node.command(verb, "c1", netns);
-        with_environment(&mut command, verb, "c1", netns);
+        let mut command: Command = Node::command(verb, "c1", netns);
         command.env("CNI_PATH", format!("/nowhere:{}", self.dir.path().display()));
         Answer::read(&self.node.run(command, conf))
     }

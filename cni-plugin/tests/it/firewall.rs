@@ -17,7 +17,7 @@ fn outside(node: &Node) -> Namespace {
     outside
 }
 
-fn with_port(node: &Node, mapping: Value) -> Value {
+fn with_port(node: &Node, mapping: &Value) -> Value {
     let mut conf = node.conf();
     conf["runtimeConfig"] = json!({ "portMappings": [mapping] });
     conf
@@ -45,7 +45,7 @@ fn only_what_leaves_the_cluster_is_masqueraded() {
 fn host_ports_lead_to_the_pod_from_everywhere() {
     let (node, pod, neighbour) = (Node::new(), Namespace::new(), Namespace::new());
     let outside = outside(&node);
-    let conf = with_port(&node, json!({ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }));
+    let conf = with_port(&node, &json!({ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }));
     let result = node.add("c1", &pod, &conf);
     let other = node.add("c2", &neighbour, &node.conf());
     let at = |client: &Namespace, target: &str| talk((&pod, "0.0.0.0:80"), (client, target));
@@ -80,7 +80,7 @@ fn one_port_number_serves_several_addresses_and_protocols() {
     {
         let mapping =
             json!({ "hostPort": 54323, "containerPort": 80, "protocol": protocol, "hostIP": host_ip });
-        node.add(&format!("c{index}"), &pods[index], &with_port(&node, mapping));
+        node.add(&format!("c{index}"), &pods[index], &with_port(&node, &mapping));
     }
     let at =
         |server: &Namespace, client: &Namespace, target: &str| talk((server, "0.0.0.0:80"), (client, target));
@@ -96,7 +96,7 @@ fn udp_clients_follow_the_port() {
     use std::time::Duration;
     let (node, first, second) = (Node::new(), Namespace::new(), Namespace::new());
     let outside = outside(&node);
-    let conf = with_port(&node, json!({ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }));
+    let conf = with_port(&node, &json!({ "hostPort": 5353, "containerPort": 53, "protocol": "udp" }));
     let client = outside.run(|| UdpSocket::bind("192.168.7.2:4000").unwrap());
     let send = || {
         // An earlier ICMP error is reported by the next call.
@@ -124,7 +124,7 @@ fn udp_clients_follow_the_port() {
 #[test]
 fn a_pod_cannot_pretend() {
     let (node, pod, victim) = (Node::new(), Namespace::new(), Namespace::new());
-    let conf = with_port(&node, json!({ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }));
+    let conf = with_port(&node, &json!({ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }));
     node.add("c1", &pod, &conf);
     node.add("c2", &victim, &node.conf());
     let to_node = || talk((&node.net, "0.0.0.0:99"), (&pod, "10.0.0.1:99"));
@@ -143,7 +143,7 @@ fn a_pod_cannot_pretend() {
 #[test]
 fn a_flushed_ruleset_comes_back() {
     let (node, one, two) = (Node::new(), Namespace::new(), Namespace::new());
-    let conf = with_port(&node, json!({ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }));
+    let conf = with_port(&node, &json!({ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }));
     let first = node.add("c1", &one, &conf);
     node.net.sh("nft flush ruleset");
     assert_eq!(node.check("c1", &one, &conf, &first).error().0, 104);
@@ -174,7 +174,7 @@ fn nft_reads_the_table_as_it_was_meant() {
     std::fs::write(&file, text).unwrap();
     reference.sh(&format!("nft -f {}", file.display()));
     let list = |namespace: &Namespace| {
-        let mut table = namespace.sh("nft -s list table inet trysail-cni").replace("\t", "  ");
+        let mut table = namespace.sh("nft -s list table inet trysail-cni").replace('\t', "  ");
         table = table.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
         table
     };

@@ -133,6 +133,97 @@ fn add_killed_anywhere_leaves_nothing_after_gc() {
     node.check("keep", &keep, &node.conf(), &kept).ok();
 }
 
+/// A store that is mostly history, so that the next ADD writes it anew.
+fn fill_with_history(node: &Node) {
+    use trysail_cni::store::{Event, Key, Phase, Record, Store};
+    let store = Store::new(&node.data_dir());
+    let mut locked = store.lock().unwrap();
+    let key = Key { network: "pods".into(), container_id: "past".into(), ifname: "eth0".into() };
+    for number in 0..200_u8 {
+        let record = Record {
+            key: key.clone(),
+            phase: Phase::Intent,
+            ips: vec![[10, 244, 1, number + 20].into()],
+            owns_ips: true,
+            host_link: String::new(),
+            netns: "/nowhere".into(),
+            netns_inode: 1,
+            pod: None,
+            ports: Vec::new(),
+            masquerade: false,
+            spoof_protection: false,
+            shaper: None,
+        };
+        locked.append(Event::Record(Box::new(record))).unwrap();
+        locked.append(Event::Release(key.clone())).unwrap();
+    }
+}
+
+#[test]
+fn add_killed_while_it_compacts_the_store_loses_nothing() {
+    let node = Node::new();
+    let conf = node.conf();
+    let keep = Namespace::new();
+    let kept = node.add("keep", &keep, &conf);
+    let baseline = node.remains();
+    let size = || std::fs::metadata(node.data_dir().join("store")).unwrap().len();
+    let filled = || {
+        fill_with_history(&node);
+        assert!(size() > 32 * 1024, "compaction is not due: {}", size());
+        Namespace::new()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let pod = filled();
+    let counts = calls(&node, &dir.path().join("log"), "ADD", "c1", &pod.path(), &conf);
+    assert!(size() < 32 * 1024, "it was not compacted");
+    let mut kills = 0;
+    for name in ["openat", "write", "pwrite64", "rename", "ftruncate", "fallocate"] {
+        for when in 1..=counts.get(name).copied().unwrap_or_default() {
+            node.gc(&["keep"], &conf).ok();
+            let pod = filled();
+            let inject = format!("inject={name}:signal=SIGKILL:when={when}");
+            let output =
+                node.run(strace(&["-o", "/dev/null", "-e", &inject], "ADD", "c1", &pod.path()), &conf);
+            kills += usize::from(!output.status.success());
+            node.gc(&["keep"], &conf).ok();
+            assert_eq!(node.remains(), baseline, "killed at {name} #{when}");
+            node.check("keep", &keep, &conf, &kept).ok();
+        }
+    }
+    assert!(kills > 10, "only {kills} runs were killed");
+}
+
+/// An ADD that is under way holds its lock: neither GC nor a sweep takes its half-made work for a leak. Once it is
+/// dead, they do.
+#[test]
+fn what_is_being_made_is_left_alone() {
+    use trysail_cni::node::Node as Kernel;
+    use trysail_cni::store::{Event, Store};
+    use trysail_cni::verbs::{collect_gone, sweep};
+    let (node, pod) = (Node::new(), Namespace::new());
+    let conf = node.conf();
+    node.add("c1", &pod, &conf);
+    let store = Store::new(&node.data_dir());
+    let mut record = store.read().unwrap().records().next().unwrap().clone();
+    record.phase = trysail_cni::store::Phase::Intent;
+    store.lock().unwrap().append(Event::Record(Box::new(record.clone()))).unwrap();
+    let half_made = node.remains();
+    let held = store.lock_attachment(&record.key).unwrap();
+    // The namespace is gone too, as far as anybody can see.
+    drop(pod);
+    node.net.run(|| {
+        let mut kernel = Kernel::open(&store).unwrap();
+        let suspects = [record.key.clone()].into();
+        collect_gone(&mut kernel, &store, &suspects).unwrap();
+        sweep(&mut kernel, &store).unwrap();
+    });
+    node.gc(&[], &conf).ok();
+    assert!(node.remains().contains("Intent pods/c1/eth0"), "{half_made}");
+    drop(held);
+    node.gc(&[], &conf).ok();
+    assert_eq!(node.remains(), "");
+}
+
 #[test]
 fn del_killed_anywhere_leaves_nothing_after_del() {
     let node = Node::new();

@@ -22,7 +22,7 @@ fn two_hundred_and_fifty_pods_at_once() {
                 let (node, conf) = (&node, &conf);
                 scope.spawn(move || {
                     let call = |(index, pod): (usize, &Namespace)| {
-                        let command = node.command("ADD", &format!("c{}", chunk * 10 + index), &pod.path());
+                        let command = Node::command("ADD", &format!("c{}", chunk * 10 + index), &pod.path());
                         Answer::read(&node.net.run(|| run(command, conf))).ok()
                     };
                     pods.iter().enumerate().map(call).collect::<Vec<_>>()

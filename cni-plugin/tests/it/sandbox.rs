@@ -120,7 +120,7 @@ impl Node {
     }
 
     /// The plugin, ready to be started in the node.
-    pub(crate) fn command(&self, verb: &str, id: &str, netns: &str) -> Command {
+    pub(crate) fn command(verb: &str, id: &str, netns: &str) -> Command {
         let mut command = Command::new(PLUGIN);
         with_environment(&mut command, verb, id, netns);
         command
@@ -131,7 +131,7 @@ impl Node {
     }
 
     pub(crate) fn call(&self, verb: &str, id: &str, netns: &str, conf: &Value) -> Answer {
-        Answer::read(&self.run(self.command(verb, id, netns), conf))
+        Answer::read(&self.run(Self::command(verb, id, netns), conf))
     }
 
     pub(crate) fn add(&self, id: &str, pod: &Namespace, conf: &Value) -> Value {
@@ -177,10 +177,8 @@ impl Node {
         let objects = ruleset["nftables"].as_array().unwrap();
         let sets = objects.iter().filter_map(|object| object.get("set").or_else(|| object.get("map")));
         let filled = sets.filter(|set| !set["name"].as_str().unwrap().starts_with("excluded"));
-        filled
-            .filter(|set| !set["elem"].is_null())
-            .map(|set| format!("{}: {}\n", set["name"], set["elem"]))
-            .collect()
+        let filled = filled.filter(|set| !set["elem"].is_null());
+        filled.map(|set| format!("{}: {}", set["name"], set["elem"])).collect::<Vec<_>>().join("\n")
     }
 }
 

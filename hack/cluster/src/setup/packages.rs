@@ -29,6 +29,8 @@ pub const PACKAGES: &[Package] = &[
     package("nftables", "rules of kube-proxy and of the reference network"),
     package("iptables", "rules of the reference network plugins (portmap)"),
     package("conntrack", "kube-proxy clears stale connections with it"),
+    package("procps", "sysctl, in tests of the CNI plugin"),
+    package("strace", "kills the CNI plugin at every system call, in its tests"),
     package("kmod", "modprobe, which kubelet and kube-proxy look for"),
     package("ca-certificates", "download of modules and packages"),
     package("debootstrap", "the base layer of the test images"),
