@@ -139,13 +139,18 @@ struct Wire {
     prev_result: Option<Value>,
     #[serde(default)]
     args: Option<WireArgs>,
-    #[serde(default, rename = "cni.dev/valid-attachments")]
+    #[serde(default, rename = "cni.dev/valid-attachments", deserialize_with = "list_or_null")]
     valid_attachments: Option<Vec<Attachment>>,
     // libcni 1.1 and 1.2 misspelt the key above, and later versions send both.
-    #[serde(default, rename = "cni.dev/attachments")]
+    #[serde(default, rename = "cni.dev/attachments", deserialize_with = "list_or_null")]
     attachments: Option<Vec<Attachment>>,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
+}
+
+/// libcni writes `null` for "none is valid", which is not the same as saying nothing.
+fn list_or_null<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<Attachment>>, D::Error> {
+    Ok(Some(Option::deserialize(from)?.unwrap_or_default()))
 }
 
 #[derive(Deserialize)]
@@ -508,6 +513,9 @@ mod tests {
             let conf = read(&with(key, list.clone()), Command::Gc).unwrap();
             assert_eq!(conf.valid_attachments.unwrap()[0].container_id, "c1", "{key}");
         }
+        let none = read(&with("cni.dev/valid-attachments", Value::Null), Command::Gc).unwrap();
+        assert_eq!(none.valid_attachments, Some(Vec::new()), "null is an empty list");
+        assert_eq!(read(&base(), Command::Gc).unwrap().valid_attachments, None);
         let mut both = with("cni.dev/valid-attachments", list);
         both["cni.dev/attachments"] = json!([]);
         assert_eq!(read(&both, Command::Gc).unwrap().valid_attachments.unwrap().len(), 1);
