@@ -6,29 +6,28 @@
 
 use std::collections::BTreeSet;
 
-use crate::conf::{Attachment, Ipam};
+use crate::conf::Ipam;
 use crate::names::{self, LINK_PREFIX, SHAPER_PREFIX};
 use crate::netlink::{Link, Netns};
 use crate::nft::{Element, all_elements_of};
 use crate::node::Node;
-use crate::spec::{CniError, Code, Result};
+use crate::spec::{CniError, Result};
 use crate::store::{Key, Phase, Record, State, Store};
 use crate::verbs::{Call, combine, del, delegate};
 
 pub(super) fn gc(call: &Call<'_>) -> Result<()> {
-    let Some(valid) = &call.conf.valid_attachments else {
-        return Err(CniError::new(Code::InvalidNetworkConfig, "GC needs `cni.dev/valid-attachments`")
-            .details("without the list nothing can be told from a leak; the runtime passes it"));
-    };
-    let valid: BTreeSet<&Attachment> = valid.iter().collect();
     let mut node = Node::open(&call.store)?;
     let mut errors = Vec::new();
-    let known = |record: &Record| {
-        let Record { key, .. } = record;
-        valid.iter().any(|one| one.container_id == key.container_id && one.ifname == key.ifname)
+    // cnitool sends no list. Nothing is then known of the living, so only what is surely dead goes.
+    let alive = |record: &Record| match &call.conf.valid_attachments {
+        None => !is_gone(record),
+        Some(valid) => {
+            let Key { network: _, container_id, ifname } = &record.key;
+            valid.iter().any(|one| one.container_id == *container_id && one.ifname == *ifname)
+        }
     };
     for record in of_network(call, &call.store.read()?) {
-        if record.phase != Phase::Committed || !known(&record) {
+        if record.phase != Phase::Committed || !alive(&record) {
             errors.extend(remove_unless_busy(call, &mut node, &record));
         }
     }
