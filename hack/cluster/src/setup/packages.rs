@@ -34,6 +34,9 @@ pub const PACKAGES: &[Package] = &[
     package("kmod", "modprobe, which kubelet and kube-proxy look for"),
     package("ca-certificates", "download of modules and packages"),
     package("debootstrap", "the base layer of the test images"),
+    package("xfsprogs", "volumes and pools of the CSI driver on XFS"),
+    package("btrfs-progs", "volumes and pools of the CSI driver on btrfs"),
+    package("e2fsprogs", "volumes and pools of the CSI driver on ext4"),
     package("gcc", "the pause program, and the linker of Rust"),
     package("libc6-dev", "static C library for the pause program and our own binaries"),
 ];

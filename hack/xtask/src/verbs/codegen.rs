@@ -14,9 +14,16 @@ pub(crate) struct CodegenArgs {
 
 /// The generators are tests that compare, and that rewrite when `UPDATE=1`.
 pub(crate) fn codegen(arguments: &CodegenArgs) -> Result<()> {
-    let mut command = cargo(&["test", "--quiet", "--package", "trysail-crds"]);
-    if !arguments.check {
-        command.env("UPDATE", "1");
+    for tests in [
+        &["--package", "trysail-crds"][..],
+        &["--package", "trysail-csi", "--test", "it", "generated"],
+    ] {
+        let mut command = cargo(&["test", "--quiet"]);
+        command.args(tests);
+        if !arguments.check {
+            command.env("UPDATE", "1");
+        }
+        run(command)?;
     }
-    run(command)
+    Ok(())
 }

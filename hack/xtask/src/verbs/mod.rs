@@ -8,6 +8,7 @@ pub(crate) mod lint;
 pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod release;
+pub(crate) mod sanity;
 pub(crate) mod setup;
 pub(crate) mod stage;
 pub(crate) mod status;

@@ -13,7 +13,7 @@ use trysail_cluster::setup::{self as tools, Group};
 use trysail_cluster::{Cluster, down, up};
 
 use super::{
-    lint, release, setup,
+    lint, release, sanity, setup,
     stage::{Counts, Stages, cargo, root, run as run_command, run_tests},
     upstream,
 };
@@ -63,6 +63,7 @@ fn without_cluster(counts: &mut Counts) -> Result<()> {
     run_command(cargo(&["build", "--workspace", "--bins", "--locked"]))?;
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.env("HELM", tools::tool("helm")?).env("MANAGER", program("trysail-manager"));
+    tests.env(sanity::ROOT_TESTS, "1");
     run_tests(tests, counts)
 }
 

@@ -8,15 +8,17 @@ use trysail_cluster::progress::Progress;
 use trysail_cluster::upstream::{self, Options, State, Target};
 use trysail_cluster::{Cluster, down, up};
 
-use super::release;
+use super::{release, sanity};
 
 /// The cluster that the suites run on when none is named.
 const CLUSTER: &str = "upstream";
+/// The suite that needs none.
+const SANITY: &str = "sanity";
 
 /// Arguments of `upstream`.
 #[derive(Args, Debug)]
 pub(crate) struct UpstreamArgs {
-    /// The suite: apps, network, scheduling.
+    /// The suite: apps, network, scheduling; or sanity, which judges the CSI driver without a cluster.
     suite: String,
     /// Only specs whose text matches this regular expression.
     #[arg(long, allow_hyphen_values = true)]
@@ -39,6 +41,9 @@ pub(crate) struct UpstreamArgs {
     /// Leave the suite's own cluster up.
     #[arg(long)]
     keep: bool,
+    /// How many random orders the sanity suite runs in.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=100))]
+    seeds: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,6 +91,9 @@ fn target(cluster: &Cluster) -> Result<Target> {
 
 /// Runs the verb.
 pub(crate) fn run(args: &UpstreamArgs) -> Result<()> {
+    if args.suite == SANITY {
+        return sanity::run(args.seeds);
+    }
     let controllers =
         args.controllers.unwrap_or(if args.baseline { Controllers::Stock } else { Controllers::Native });
     if args.baseline && controllers == Controllers::Native {
