@@ -2,6 +2,7 @@
 //! otherwise silently mean the default.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +75,7 @@ fn boolean(field: &'static str, value: &str) -> Result<bool> {
 }
 
 /// Of a VolumeSnapshotClass: there are none yet.
-pub fn of_snapshot_class(map: &HashMap<String, String>) -> Result<()> {
+pub fn of_snapshot_class<S: BuildHasher>(map: &HashMap<String, String, S>) -> Result<()> {
     match map.keys().filter(|key| !key.starts_with(FROM_SIDECARS)).min() {
         Some(key) => Err(Error::invalid("parameters", format!("{key:?} is unknown; a snapshot has none"))),
         None => Ok(()),
@@ -82,7 +83,7 @@ pub fn of_snapshot_class(map: &HashMap<String, String>) -> Result<()> {
 }
 
 /// `mutable_parameters` of a VolumeAttributesClass: there are none yet.
-pub fn mutable(map: &HashMap<String, String>) -> Result<()> {
+pub fn mutable<S: BuildHasher>(map: &HashMap<String, String, S>) -> Result<()> {
     match map.keys().min() {
         Some(key) => Err(Error::invalid("mutable_parameters", format!("{key:?} is unknown; there are none"))),
         None => Ok(()),

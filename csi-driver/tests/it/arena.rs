@@ -8,7 +8,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -31,7 +31,11 @@ const POOL_SIZE: u64 = 8 << 30;
 pub(crate) struct Arena {
     root: PathBuf,
     alive: Option<OwnedFd>,
+    _alone: Option<MutexGuard<'static, ()>>,
 }
+
+/// One arena at a time: a child that another thread starts holds, between fork and exec, every lock of this process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Whether root tests were asked for.
 pub(crate) fn wanted() -> bool {
@@ -45,13 +49,14 @@ pub(crate) fn wanted() -> bool {
 impl Arena {
     /// A pool on a filesystem of this kind, for the thread of this test and its children.
     pub(crate) fn new(fs: &str) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(HOME).unwrap();
         sweep();
         let root = tempfile::Builder::new().tempdir_in(HOME).unwrap().keep();
         let alive = alive(&root).expect("a new directory is nobody's");
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-        let arena = Self { root, alive: Some(alive) };
+        let arena = Self { root, alive: Some(alive), _alone: Some(alone) };
         let image = arena.root.join("pool.img");
         fs::File::create(&image).unwrap().set_len(POOL_SIZE).unwrap();
         let force = if fs == "ext4" { "-F" } else { "-f" };
@@ -66,7 +71,7 @@ impl Arena {
 
     /// The arena of another process, whose namespace this one has inherited.
     pub(crate) fn existing(root: &Path) -> Self {
-        Self { root: root.to_owned(), alive: None }
+        Self { root: root.to_owned(), alive: None, _alone: None }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -190,9 +195,9 @@ fn unmount_below(root: &Path) {
         if let Some(id) = pool_id(root)
             && target.ends_with("/pool")
         {
-            loops_of(&id)
-                .iter()
-                .for_each(|device| drop(Command::new("losetup").args(["-d", device]).status()));
+            for device in loops_of(&id) {
+                let _ = Command::new("losetup").args(["-d", &device]).status();
+            }
         }
         let _ = Command::new("umount").arg(target).status();
     }

@@ -4,6 +4,7 @@
 //! the same call, repeated, ends where an undisturbed one ends.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,8 +31,6 @@ const DATA: u64 = 4711;
 pub(crate) struct Bench {
     pub(crate) machine: Arc<Fake>,
     pub(crate) driver: Driver,
-    /// What the start of the driver found.
-    pub(crate) repairs: Vec<String>,
 }
 
 impl Bench {
@@ -40,19 +39,11 @@ impl Bench {
     }
 
     pub(crate) fn start(machine: Arc<Fake>) -> Self {
-        let config = PoolConfig {
-            name: "default".to_owned(),
-            directory: POOL.into(),
-            settings: PoolSettings { overcommit: 10.0, ..PoolSettings::default() },
-            create: true,
-        };
-        let (store, reports) = Store::open(Arc::<Fake>::clone(&machine), &[config]).unwrap();
-        let mut repairs = Vec::new();
+        let (store, reports) = Store::open(Arc::<Fake>::clone(&machine), &[config()]).unwrap();
         for (finding, result) in reports.into_iter().flat_map(|report| report.repairs) {
             assert_eq!(result, Ok(()), "{finding}");
-            repairs.push(finding);
         }
-        Self { machine, driver: Driver::new(store, "node-1".to_owned(), 0), repairs }
+        Self { machine, driver: Driver::new(store, "node-1".to_owned(), 0) }
     }
 
     pub(crate) fn restart(self, crash: Crash) -> Self {
@@ -85,6 +76,15 @@ impl Bench {
 
     fn image(&self, name: &str) -> PathBuf {
         Path::new(POOL).join("vol").join(self.volume_id(name)).join("data.img")
+    }
+}
+
+fn config() -> PoolConfig {
+    PoolConfig {
+        name: "default".to_owned(),
+        directory: POOL.into(),
+        settings: PoolSettings { overcommit: 10.0, ..PoolSettings::default() },
+        create: true,
     }
 }
 
@@ -334,7 +334,7 @@ fn check_order(bench: &Bench) {
     let tree = bench.machine.tree();
     let left: Vec<_> = tree
         .iter()
-        .filter(|path| path.starts_with("/new/") || path.starts_with("/trash/") || path.ends_with(".tmp"))
+        .filter(|path| path.starts_with("/new/") || path.starts_with("/trash/") || path.ends_with("json.tmp"))
         .collect();
     assert!(left.is_empty(), "half-made things are left: {left:?}");
     for pool in bench.driver.store.pools() {
@@ -431,9 +431,9 @@ fn effects_of_every_call() {
         (case.before)(&bench);
         bench.machine.die_before(None);
         (case.call)(&bench).unwrap();
-        text.push_str(&format!("{}:\n", case.name));
+        writeln!(text, "{}:", case.name).unwrap();
         for effect in bench.machine.effects() {
-            text.push_str(&format!("  {}\n", shorten(&effect)));
+            writeln!(text, "  {}", shorten(&effect)).unwrap();
         }
     }
     insta::assert_snapshot!(text);
@@ -474,6 +474,47 @@ fn a_call_that_fails_leaves_nothing() {
             assert_eq!(visible(&bench, false), on_disk, "{}: effect {at} failed", case.name);
         }
     }
+}
+
+/// The tests of what starts find, and what they may not touch.
+#[test]
+fn a_damaged_record_is_left_alone() {
+    for kept in [0, 1, 40, 200] {
+        let bench = Bench::new();
+        staged_with_data(&bench);
+        create(&bench, &wanted("whole"));
+        let id = bench.volume_id("a");
+        let meta = Path::new(POOL).join("vol").join(&id).join("meta.json");
+        bench.machine.truncate(&meta, kept);
+        let before = bench.machine.tree();
+        bench.machine.crash(Crash::PowerCut);
+        let (store, reports) = Store::open(Arc::<Fake>::clone(&bench.machine), &[config()]).unwrap();
+        let driver = Driver::new(store, "node-1".to_owned(), 0);
+        let findings: Vec<_> = reports.into_iter().flat_map(|report| report.repairs).collect();
+        assert!(
+            findings.iter().any(|(finding, result)| finding.contains(&id) && result.is_err()),
+            "{findings:?}"
+        );
+        assert_eq!(driver.volumes().len(), 1, "the other volume is there");
+        for result in [driver.delete_volume(&id), driver.volume(&id).map(drop)] {
+            assert!(matches!(result, Err(Error::Precondition(_))), "{result:?}");
+        }
+        assert_eq!(driver.health(&id).unwrap().len(), 1);
+        let volumes =
+            |tree: Vec<String>| tree.into_iter().filter(|path| path.starts_with("/vol")).collect::<Vec<_>>();
+        assert_eq!(volumes(bench.machine.tree()), volumes(before), "nothing of it was touched");
+    }
+}
+
+/// A pool that cannot share blocks refuses what it cannot do, and promises no capacity for it.
+#[test]
+fn a_pool_without_reflinks() {
+    let bench = Bench::start(Arc::new(Fake::new().without_reflink()));
+    create(&bench, &wanted("a"));
+    assert!(matches!(bench.snapshot("s", "a"), Err(Error::Precondition(why)) if why.contains("default")));
+    let parameters = Parameters { snapshots: true, ..Parameters::default() };
+    let refused = bench.driver.create_volume(&Wanted { parameters, ..wanted("b") });
+    assert!(matches!(refused, Err(Error::Exhausted(_))));
 }
 
 /// After a failed sync nobody knows what is on disk, and the kernel will not say it twice.

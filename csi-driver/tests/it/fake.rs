@@ -54,6 +54,8 @@ struct File {
 }
 
 type Names = BTreeMap<String, u64>;
+/// A directory and a name in it.
+type Name = (u64, String);
 
 #[derive(Clone, Debug, Default)]
 struct Disk {
@@ -75,7 +77,7 @@ struct World {
     now: Disk,
     durable: Disk,
     /// Renames that no sync has made durable: directories, names and inode.
-    renames: Vec<((u64, String), (u64, String), u64)>,
+    renames: Vec<(Name, Name, u64)>,
     next_inode: u64,
     loops: Vec<Loop>,
     held: BTreeSet<u64>,
@@ -167,16 +169,22 @@ impl Fake {
             Crash::PowerCut => world.now = world.durable.clone(),
             Crash::NamesOnly => {
                 let directories: Vec<u64> = world.now.directories.keys().copied().collect();
-                directories.into_iter().for_each(|inode| world.sync_directory(inode));
+                for inode in directories {
+                    world.sync_directory(inode);
+                }
                 world.now = world.durable.clone();
             }
             Crash::PartialPowerCut(choice) => {
                 let mut bits = Bits(choice);
                 let files: Vec<u64> = world.now.files.keys().copied().filter(|_| bits.next()).collect();
-                files.into_iter().for_each(|inode| world.sync_file(inode));
+                for inode in files {
+                    world.sync_file(inode);
+                }
                 let directories: Vec<u64> =
                     world.now.directories.keys().copied().filter(|_| bits.next()).collect();
-                directories.into_iter().for_each(|inode| world.sync_directory(inode));
+                for inode in directories {
+                    world.sync_directory(inode);
+                }
                 world.now = world.durable.clone();
             }
         }
@@ -194,15 +202,6 @@ impl Fake {
             {
                 *data = value;
             }
-        }
-    }
-
-    /// What a pod reads there.
-    pub(crate) fn read_data(&self, path: &str) -> u64 {
-        let world = &*self.world();
-        match world.now.files[&world.inode_mounted_at(path)].guest {
-            Guest::Formatted { data, .. } => data,
-            Guest::Zeroes => panic!("{path} shows no filesystem"),
         }
     }
 
@@ -367,7 +366,8 @@ impl World {
         let inode = self.lookup(image).ok_or_else(missing)?;
         let size = self.now.files[&inode].size;
         if !self.loops.iter().any(|device| device.file == inode) {
-            let number = (0..).find(|n| self.loops.iter().all(|device| device.number != *n)).unwrap();
+            let number =
+                (0..=u32::MAX).find(|n| self.loops.iter().all(|device| device.number != *n)).unwrap();
             self.loops.push(Loop { number, file: inode, autoclear, read_only, size });
         }
         self.held.insert(inode);
@@ -447,7 +447,7 @@ impl World {
     fn do_kernel(&mut self, effect: &Effect) -> io::Result<()> {
         match effect {
             Effect::Attach { image, autoclear, read_only, .. } => {
-                self.attach(image, *autoclear, *read_only)?
+                self.attach(image, *autoclear, *read_only)?;
             }
             Effect::Release { image } => {
                 if let Some(inode) = self.lookup(image) {

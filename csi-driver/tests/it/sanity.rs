@@ -142,10 +142,13 @@ fn assess(suites: &[Suite], pool: &str, access: &str, attach: bool, seed: u64) {
         .collect();
     let skipped = by_state.remove("skipped").unwrap_or_default();
     let pretty =
-        |set: BTreeSet<&String>| set.into_iter().map(|name| format!("\n  {name}")).collect::<String>();
+        |set: BTreeSet<&String>| set.into_iter().map(String::as_str).collect::<Vec<_>>().join("\n  ");
     let new = pretty(skipped.difference(&expected).collect());
     let gone = pretty(expected.difference(&skipped).collect());
-    assert!(new.is_empty() && gone.is_empty(), "skipped and not listed:{new}\nlisted and not skipped:{gone}");
+    assert!(
+        new.is_empty() && gone.is_empty(),
+        "skipped and not listed:\n  {new}\nlisted and not skipped:\n  {gone}"
+    );
 }
 
 #[test]

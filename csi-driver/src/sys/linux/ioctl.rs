@@ -142,7 +142,7 @@ pub(super) struct Extent {
 }
 
 /// Extents per call.
-const BATCH: usize = 512;
+const BATCH: usize = 256;
 
 /// `struct fiemap` with room for extents.
 #[repr(C)]

@@ -85,28 +85,26 @@ impl Loops {
         Ok(())
     }
 
-    pub(super) fn await_detached(&self, image: &Path) -> io::Result<()> {
-        let start = Instant::now();
-        loop {
-            let devices = of(image)?;
-            let Some(device) = devices.first() else { return Ok(()) };
-            if start.elapsed() > PATIENCE {
-                let text = format!("somebody still has {} open", device.path().display());
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    pub(super) fn set_capacity(&self, image: &Path) -> io::Result<()> {
-        of(image)?
-            .iter()
-            .try_for_each(|device| ioctl::loop_set_capacity(open(device.number, device.read_only)?))
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PathBuf, File>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+pub(super) fn await_detached(image: &Path) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        let devices = of(image)?;
+        let Some(device) = devices.first() else { return Ok(()) };
+        if start.elapsed() > PATIENCE {
+            let text = format!("somebody still has {} open", device.path().display());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(super) fn set_capacity(image: &Path) -> io::Result<()> {
+    of(image)?.iter().try_for_each(|device| ioctl::loop_set_capacity(open(device.number, device.read_only)?))
 }
 
 /// The devices that have this file.

@@ -29,16 +29,17 @@ impl Linux {
     pub fn new(kubelet_roots: &[PathBuf]) -> io::Result<Self> {
         Ok(Self { roots: Roots::open(kubelet_roots)?, loops: Loops::default() })
     }
+}
 
-    fn device(&self, image: &Path) -> io::Result<PathBuf> {
-        let devices = loops::of(image)?;
-        match devices.first() {
-            Some(device) => Ok(device.path()),
-            None => Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("{} is not attached to a loop device", image.display()),
-            )),
-        }
+/// The node of the loop device that an image has.
+fn device(image: &Path) -> io::Result<PathBuf> {
+    let devices = loops::of(image)?;
+    match devices.first() {
+        Some(device) => Ok(device.path()),
+        None => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{} is not attached to a loop device", image.display()),
+        )),
     }
 }
 
@@ -64,26 +65,24 @@ impl System for Linux {
                 Ok(())
             }
             Effect::Detach { image } => self.loops.detach(image),
-            Effect::AwaitDetached { image } => self.loops.await_detached(image),
-            Effect::SetCapacity { image } => self.loops.set_capacity(image),
+            Effect::AwaitDetached { image } => loops::await_detached(image),
+            Effect::SetCapacity { image } => loops::set_capacity(image),
             Effect::Format { image, fs, uuid, discard } => {
-                programs::format(&self.device(image)?, *fs, *uuid, *discard)
+                programs::format(&device(image)?, *fs, *uuid, *discard)
             }
-            Effect::Check { image } => programs::check(&self.device(image)?),
-            Effect::Grow { image, fs, mounted } => {
-                programs::grow(&self.device(image)?, *fs, mounted.as_deref())
-            }
+            Effect::Check { image } => programs::check(&device(image)?),
+            Effect::Grow { image, fs, mounted } => programs::grow(&device(image)?, *fs, mounted.as_deref()),
             Effect::SyncMount { target } => files::sync_filesystem(self.roots.open_target(target)?),
-            Effect::SyncDevice { image } => files::sync(&self.device(image)?),
+            Effect::SyncDevice { image } => files::sync(&device(image)?),
             Effect::MakeTarget { path, kind } => self.roots.make(path, *kind),
             Effect::Mount { image, target, fs, options } => {
-                mounts::mount(&self.device(image)?, self.roots.open_target(target)?, *fs, options)
+                mounts::mount(&device(image)?, self.roots.open_target(target)?, *fs, options)
             }
             Effect::Bind { from, target, read_only } => {
                 mounts::bind(self.roots.open_target(from)?, self.roots.open_target(target)?, *read_only)
             }
             Effect::BindDevice { image, target, read_only } => {
-                let device = paths::open_device(&self.device(image)?)?;
+                let device = paths::open_device(&device(image)?)?;
                 mounts::bind(device, self.roots.open_target(target)?, *read_only)
             }
             Effect::Unmount { target } => self.roots.unmount(target),
