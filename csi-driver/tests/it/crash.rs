@@ -267,7 +267,10 @@ const CASES: &[Case] = &[
             expand(b, "a").unwrap();
         },
         call: |b| {
-            b.stage("a", mount())?;
+            // After a power cut nothing is staged, and staging grows.
+            if b.machine.mounted().is_empty() {
+                b.stage("a", mount())?;
+            }
             b.driver.node_expand(&b.volume_id("a"), Path::new(STAGING), 2 * GIB).map(drop)
         },
     },
