@@ -14,10 +14,9 @@ pub(crate) struct CodegenArgs {
 
 /// The generators are tests that compare, and that rewrite when `UPDATE=1`.
 pub(crate) fn codegen(arguments: &CodegenArgs) -> Result<()> {
-    for tests in [
-        &["--package", "trysail-crds"][..],
-        &["--package", "trysail-csi", "--test", "it", "generated"],
-    ] {
+    for tests in
+        [&["--package", "trysail-crds"][..], &["--package", "trysail-csi", "--test", "it", "generated"]]
+    {
         let mut command = cargo(&["test", "--quiet"]);
         command.args(tests);
         if !arguments.check {

@@ -14,7 +14,8 @@ pub(crate) fn run(seeds: u8) -> Result<()> {
     let progress = Progress::new();
     setup::packages::ensure(&progress)?;
     setup::ensure(Group::Csi, &progress)?;
-    let mut tests = cargo(&["test", "--package", "trysail-csi", "--test", "it", "sanity", "--", "--nocapture"]);
+    let mut tests =
+        cargo(&["test", "--package", "trysail-csi", "--test", "it", "sanity", "--", "--nocapture"]);
     // One driver at a time, as the suite wants it.
     tests.arg("--test-threads=1");
     tests.env("CSI_SANITY", setup::tool("csi-sanity")?).env("CSI_SANITY_SEEDS", seeds.to_string());
