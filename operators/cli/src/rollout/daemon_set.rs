@@ -1,10 +1,10 @@
 //! How far the rollout of a DaemonSet is: kubectl's sentences and kubectl's order of asking.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::status::{Counts, Report};
+use super::status::{Counts, Metadata, Report, only_rolling_updates};
 
 #[derive(Deserialize)]
 struct DaemonSet {
@@ -13,13 +13,6 @@ struct DaemonSet {
     spec: Spec,
     #[serde(default)]
     status: Option<Status>,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    name: String,
-    #[serde(default)]
-    generation: i64,
 }
 
 #[derive(Deserialize, Default)]
@@ -50,15 +43,12 @@ struct Status {
 pub(super) fn judge(object: &Value) -> Result<Report> {
     let set = DaemonSet::deserialize(object).context("the server sent an unreadable DaemonSet")?;
     let strategy = set.spec.update_strategy.unwrap_or_default();
-    if strategy.kind.as_deref().unwrap_or("RollingUpdate") != "RollingUpdate" {
-        bail!("rollout status is only available for RollingUpdate strategy type");
-    }
+    only_rolling_updates(strategy.kind.as_deref())?;
     let name = &set.metadata.name;
     let status = set.status.unwrap_or_default();
     let Status { desired_number_scheduled: desired, updated_number_scheduled: updated, .. } = status;
     let available = status.number_available;
-    // A set that no controller has ever looked at has no status: kubectl takes its zeros for an end.
-    let observed = status.observed_generation > 0 && set.metadata.generation <= status.observed_generation;
+    let observed = set.metadata.is_observed(status.observed_generation);
     let (message, done) = if !observed {
         ("Waiting for daemon set spec update to be observed...".to_owned(), false)
     } else if updated < desired {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use trysail_core::condition::Conditions;
 
-use super::status::{Counts, Report};
+use super::status::{Counts, Metadata, Report, only_rolling_updates};
 
 #[derive(Deserialize)]
 struct StatefulSet {
@@ -14,13 +14,6 @@ struct StatefulSet {
     spec: Spec,
     #[serde(default)]
     status: Option<Status>,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    name: String,
-    #[serde(default)]
-    generation: i64,
 }
 
 #[derive(Deserialize, Default)]
@@ -62,11 +55,9 @@ struct Status {
 pub(super) fn judge(object: &Value) -> Result<Report> {
     let set = StatefulSet::deserialize(object).context("the server sent an unreadable StatefulSet")?;
     let strategy = set.spec.update_strategy.unwrap_or_default();
-    if strategy.kind.as_deref().unwrap_or("RollingUpdate") != "RollingUpdate" {
-        bail!("rollout status is only available for RollingUpdate strategy type");
-    }
+    only_rolling_updates(strategy.kind.as_deref())?;
     let status = set.status.unwrap_or_default();
-    let observed = status.observed_generation > 0 && set.metadata.generation <= status.observed_generation;
+    let observed = set.metadata.is_observed(status.observed_generation);
     // kubectl does not know these; ours says so when nothing but the user can help.
     if let Some(stalled) = status.conditions.get("Stalled").filter(|held| observed && held.status == "True") {
         bail!("statefulset \"{}\" cannot go on: {}", set.metadata.name, stalled.message);

@@ -40,10 +40,26 @@ struct Deployment {
 }
 
 #[derive(Deserialize)]
-struct Metadata {
-    name: String,
+pub(super) struct Metadata {
+    pub(super) name: String,
     #[serde(default)]
     generation: i64,
+}
+
+impl Metadata {
+    /// The controller has seen the newest spec. An object that no controller has ever looked at has no status: kubectl
+    /// takes its zeros for an end.
+    pub(super) fn is_observed(&self, observed_generation: i64) -> bool {
+        observed_generation > 0 && self.generation <= observed_generation
+    }
+}
+
+/// `spec.updateStrategy.type`. Where only the user replaces pods, there is no rollout to tell of.
+pub(super) fn only_rolling_updates(strategy: Option<&str>) -> Result<()> {
+    match strategy {
+        None | Some("RollingUpdate") => Ok(()),
+        Some(_) => bail!("rollout status is only available for RollingUpdate strategy type"),
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -81,7 +97,8 @@ fn deployment(object: &Value, revision: i64) -> Result<Report> {
     if revision > 0 && revision != running {
         bail!("desired revision ({revision}) is different from the running revision ({running})");
     }
-    let Deployment { metadata: Metadata { name, generation }, spec, status } = deployment;
+    let Deployment { metadata, spec, status } = deployment;
+    let name = &metadata.name;
     let counts = Counts {
         desired: spec.replicas.unwrap_or(1),
         updated: status.updated_replicas,
@@ -89,7 +106,7 @@ fn deployment(object: &Value, revision: i64) -> Result<Report> {
         available: status.available_replicas,
         old: status.replicas - status.updated_replicas,
     };
-    let observed = generation <= status.observed_generation;
+    let observed = metadata.is_observed(status.observed_generation);
     let progressing = status.conditions.get("Progressing");
     if observed && progressing.is_some_and(|condition| condition.reason == "ProgressDeadlineExceeded") {
         bail!("deployment \"{name}\" exceeded its progress deadline");
