@@ -33,7 +33,7 @@ pub(super) fn frame(event: &Event) -> Result<Vec<u8>, serde_json::Error> {
     let payload = serde_json::to_vec(event)?;
     let mut bytes = Vec::with_capacity(FRAME_HEADER + payload.len());
     bytes.extend((payload.len() as u32).to_le_bytes());
-    bytes.extend(crc32fast::hash(&payload).to_le_bytes());
+    bytes.extend(crc32c::crc32c(&payload).to_le_bytes());
     bytes.extend(payload);
     Ok(bytes)
 }
@@ -66,7 +66,7 @@ fn first_frame(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         return None;
     }
     let (payload, rest) = rest.split_at_checked(length)?;
-    (crc32fast::hash(payload) == u32::from_le_bytes(*checksum)).then_some((payload, rest))
+    (crc32c::crc32c(payload) == u32::from_le_bytes(*checksum)).then_some((payload, rest))
 }
 
 /// All events, and the length of the part of the file that holds them.
@@ -128,7 +128,7 @@ mod tests {
         let mut newer = MAGIC.to_vec();
         let payload = br#"{"teleport":{}}"#;
         newer.extend((payload.len() as u32).to_le_bytes());
-        newer.extend(crc32fast::hash(payload).to_le_bytes());
+        newer.extend(crc32c::crc32c(payload).to_le_bytes());
         newer.extend(payload);
         assert!(matches!(events(&newer).unwrap_err(), LogError::Unknown { at: 8, .. }));
     }
