@@ -29,17 +29,35 @@ const FLAPS: usize = 3;
 const LOST: Duration = Duration::from_secs(2);
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
-/// One subject on the kind that `controllers` is about.
+/// The kinds that make their pods themselves, each measured on an empty cluster of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PodMaker {
+    Jobs,
+    DaemonSets,
+    StatefulSets,
+}
+
+impl PodMaker {
+    fn controllers(self) -> Controllers {
+        match self {
+            PodMaker::Jobs => Controllers::Jobs,
+            PodMaker::DaemonSets => Controllers::DaemonSets,
+            PodMaker::StatefulSets => Controllers::StatefulSets,
+        }
+    }
+}
+
+/// One subject on one of the kinds.
 pub(crate) fn leg(
     home: &Home,
     scale: &Scale,
     subject: (Subject, Option<&Path>),
-    controllers: Controllers,
+    kind: PodMaker,
     progress: &Progress,
 ) -> Result<Leg> {
     saved::restore(home, scale, 0, progress)?;
     let mut leg = Leg::default();
-    let mut run = Run::start(home, subject.0, subject.1, controllers, true)?;
+    let mut run = Run::start(home, subject.0, subject.1, kind.controllers(), true)?;
     run.wait_quiet()?;
     let step = |what: &str, phase: Phase, leg: &mut Leg, go: &mut dyn FnMut(&mut Leg) -> Result<()>| {
         let step = progress.step(format!("{}: {what}", subject.0.name()));
@@ -47,21 +65,19 @@ pub(crate) fn leg(
         step.done_with(&leg.summary(phase));
         anyhow::Ok(())
     };
-    match controllers {
-        // That kind has phases of its own, on clusters of several sizes.
-        Controllers::Replicas => {}
-        Controllers::Jobs => {
+    match kind {
+        PodMaker::Jobs => {
             let what = format!("{} Jobs of {} pods", scale.jobs, scale.job_pods);
             step(&what, Phase::Jobs, &mut leg, &mut |leg| jobs(leg, &mut run, scale))?;
         }
-        Controllers::DaemonSets => {
+        PodMaker::DaemonSets => {
             let what = format!("{} nodes join, {} DaemonSets", scale.nodes, scale.daemon_sets);
             step(&what, Phase::Join, &mut leg, &mut |leg| join(leg, &mut run, scale))?;
             step("every tenth node is lost and returns", Phase::Flap, &mut leg, &mut |leg| {
                 flap(leg, &mut run, scale)
             })?;
         }
-        Controllers::StatefulSets => {
+        PodMaker::StatefulSets => {
             let what = format!("{} StatefulSets of {} pods", scale.stateful_sets, scale.stateful_replicas);
             step(&what, Phase::Stateful, &mut leg, &mut |leg| stateful(leg, &mut run, scale))?;
             step("rolling update of all of them", Phase::StatefulRolling, &mut leg, &mut |leg| {
@@ -106,12 +122,18 @@ fn jobs(leg: &mut Leg, run: &mut Run<'_>, scale: &Scale) -> Result<()> {
 
 fn join(leg: &mut Leg, run: &mut Run<'_>, scale: &Scale) -> Result<()> {
     let api = run.api()?;
+    // Admission made them not-ready, and here is no node lifecycle that finds them ready.
+    for at in 0..NODES {
+        admit(&api, at)?;
+    }
+    run.wait_quiet()?;
     run.observer.world().expected_nodes = scale.nodes as u64;
     let mark = run.mark()?;
     let wanted = create(&api, DAEMON_SETS, scale.daemon_sets, manifests::daemon_set)?;
     for at in NODES..scale.nodes {
         interrupt::check()?;
         api.create("/api/v1/nodes", &manifests::node(at))?;
+        admit(&api, at)?;
     }
     let pods = scale.daemon_sets * scale.nodes;
     let quiet = finish(run, &wanted, pods)?;
@@ -140,13 +162,22 @@ fn flap(leg: &mut Leg, run: &mut Run<'_>, scale: &Scale) -> Result<()> {
 
 fn set_ready(api: &Api, node: &str, ready: bool) -> Result<()> {
     let status = if ready { "True" } else { "False" };
-    let path = format!("/api/v1/nodes/{node}");
     let condition = json!({"status": {"conditions": [{"type": "Ready", "status": status}]}});
-    api.patch(&format!("{path}/status"), STRATEGIC_PATCH, &condition)?;
+    api.patch(&format!("/api/v1/nodes/{node}/status"), STRATEGIC_PATCH, &condition)?;
     let taint = |effect: &str| json!({"key": NOT_READY, "effect": effect});
     let taints = if ready { json!(null) } else { json!([taint("NoSchedule"), taint("NoExecute")]) };
-    // A list in a strategic merge is merged; a null removes it.
-    api.patch(&path, STRATEGIC_PATCH, &json!({"spec": {"taints": taints}})).map(drop)
+    set_taints(api, node, &taints)
+}
+
+/// What node lifecycle does to a new node once its kubelet says that it is ready.
+fn admit(api: &Api, at: usize) -> Result<()> {
+    set_taints(api, &manifests::node_name(at), &json!(null))
+}
+
+/// A list in a strategic merge is merged; a null removes it.
+fn set_taints(api: &Api, node: &str, taints: &Value) -> Result<()> {
+    let patch = json!({"spec": {"taints": taints}});
+    api.patch(&format!("/api/v1/nodes/{node}"), STRATEGIC_PATCH, &patch).map(drop)
 }
 
 fn stateful(leg: &mut Leg, run: &mut Run<'_>, scale: &Scale) -> Result<()> {

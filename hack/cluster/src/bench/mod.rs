@@ -38,10 +38,10 @@ use anyhow::{Context, Result, bail};
 pub use self::calls::Calls;
 pub use self::figures::{Figures, Phase, PhaseFigures};
 use self::home::Home;
+use self::kinds::PodMaker;
 pub use self::machine::Steadiness;
 pub use self::report::{Difference, Report, Round};
 pub use self::scale::Scale;
-use self::subject::Controllers;
 pub use self::subject::Subject;
 pub use self::table::{Bar, Row};
 use crate::progress::Progress;
@@ -81,16 +81,16 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 enum Course {
     Size(usize),
-    Kind(Controllers),
+    Kind(PodMaker),
 }
 
 impl Options {
     fn courses(&self) -> Vec<Course> {
         let of = |kind: &Kind| match kind {
             Kind::Replicas => self.scale.pods.iter().copied().map(Course::Size).collect(),
-            Kind::Jobs => vec![Course::Kind(Controllers::Jobs)],
-            Kind::DaemonSets => vec![Course::Kind(Controllers::DaemonSets)],
-            Kind::StatefulSets => vec![Course::Kind(Controllers::StatefulSets)],
+            Kind::Jobs => vec![Course::Kind(PodMaker::Jobs)],
+            Kind::DaemonSets => vec![Course::Kind(PodMaker::DaemonSets)],
+            Kind::StatefulSets => vec![Course::Kind(PodMaker::StatefulSets)],
         };
         self.kinds.iter().flat_map(of).collect()
     }
@@ -111,11 +111,27 @@ pub fn workloads(options: &Options, progress: &Progress) -> Result<Report> {
     // From here on there is something to clean; a build needs no help to be interrupted.
     interrupt::catch_signals()?;
     let home = progress.run("prepare certificates and credentials", Home::prepare)?;
-    let result = rounds(options, &home, manager.as_deref(), progress);
-    if result.as_ref().is_err_and(|error| !error.is::<interrupt::Interrupted>()) {
-        keep_logs(&home, progress);
+    let mut done = Vec::new();
+    let ended_by = rounds(options, &home, manager.as_deref(), &mut done, progress).err();
+    match ended_by {
+        None => publish(options, done),
+        Some(error) => {
+            if !error.is::<interrupt::Interrupted>() {
+                keep_logs(&home, progress);
+            }
+            if done.is_empty() {
+                return Err(error);
+            }
+            // An hour of finished rounds is worth reading, whatever ended the next one.
+            let finished = done.len();
+            progress.note(&publish(options, done)?.text());
+            Err(error.context(format!("the table above is of the {finished} rounds that were finished")))
+        }
     }
-    let report = Report::new(options, result?)?;
+}
+
+fn publish(options: &Options, rounds: Vec<Round>) -> Result<Report> {
+    let report = Report::new(options, rounds)?;
     report.write(&output_dir()?.join("workloads.json"))?;
     Ok(report)
 }
@@ -133,10 +149,16 @@ pub fn sweep() -> Result<()> {
     }
 }
 
-fn rounds(options: &Options, home: &Home, manager: Option<&Path>, progress: &Progress) -> Result<Vec<Round>> {
-    let mut rounds: Vec<Round> = Vec::new();
+/// Adds to `rounds` until enough of them are steady.
+fn rounds(
+    options: &Options,
+    home: &Home,
+    manager: Option<&Path>,
+    rounds: &mut Vec<Round>,
+    progress: &Progress,
+) -> Result<()> {
     let steady = |rounds: &[Round]| rounds.iter().filter(|round| round.steadiness.steady()).count();
-    while steady(&rounds) < options.rounds && rounds.len() < options.rounds * TRIES {
+    while steady(rounds) < options.rounds && rounds.len() < options.rounds * TRIES {
         let mut order = options.subjects.clone();
         if rounds.len() % 2 == 1 {
             order.reverse();
@@ -152,7 +174,7 @@ fn rounds(options: &Options, home: &Home, manager: Option<&Path>, progress: &Pro
         }
         rounds.push(round);
     }
-    Ok(rounds)
+    Ok(())
 }
 
 fn round(
@@ -171,7 +193,7 @@ fn round(
             let (scale, who) = (&options.scale, (*subject, manager));
             let leg = match course {
                 Course::Size(pods) => phases::leg(home, scale, who, pods, progress)?,
-                Course::Kind(controllers) => kinds::leg(home, scale, who, controllers, progress)?,
+                Course::Kind(kind) => kinds::leg(home, scale, who, kind, progress)?,
             };
             readings.push(machine::read()?);
             figures.entry(*subject).or_default().extend(leg.figures);

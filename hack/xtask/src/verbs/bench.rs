@@ -24,7 +24,7 @@ struct WorkloadsArgs {
     #[arg(long, value_enum, default_value = "both")]
     subject: Who,
     /// Which kinds, separated by commas.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "replicas")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "replicas,jobs,daemonsets,statefulsets")]
     kinds: Vec<Kinds>,
     /// Rounds on a steady machine; twice as many are tried.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
