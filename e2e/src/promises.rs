@@ -17,6 +17,9 @@ const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// Finalizers by which finished pods wait to be counted, in either face.
 const TRACKING: [&str; 2] = ["batch.trysail.dev/job-tracking", "batch.kubernetes.io/job-tracking"];
 
+/// Stands in for the finalizer while no controller is there.
+const UNCOUNTED: &str = "batch.trysail.dev/uncounted";
+
 fn is_pod_of(name: &str) -> impl Fn(&Entry) -> bool {
     move |entry| entry.kind == "Pod" && entry.is_of(name)
 }
@@ -124,9 +127,15 @@ fn index(pod: &Value) -> Option<usize> {
     pod["metadata"]["annotations"][INDEX].as_str()?.parse().ok()
 }
 
+/// It waits to be counted: by its finalizer, or, where no controller was there, by what stands in for it.
 fn is_tracked(pod: &Value) -> bool {
-    let finalizers = pod["metadata"]["finalizers"].as_array();
-    finalizers.into_iter().flatten().any(|finalizer| TRACKING.iter().any(|tracking| finalizer == tracking))
+    let metadata = &pod["metadata"];
+    let finalizers = metadata["finalizers"].as_array();
+    metadata["annotations"][UNCOUNTED].is_string()
+        || finalizers
+            .into_iter()
+            .flatten()
+            .any(|finalizer| TRACKING.iter().any(|tracking| finalizer == tracking))
 }
 
 /// `0-3,7`

@@ -8,7 +8,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ListParams, Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use trysail_e2e::{
     PodMonitor, TestNamespace, connect,
     history::{History, alive},
@@ -97,14 +97,18 @@ impl UnfinishedJob {
         Ok(Self { namespace, history, job })
     }
 
-    /// Waits until the pod has ended.
+    /// Waits until the pod has ended. Nothing would hold it if it were deleted now.
     async fn goes_on_alone(&self) -> Result<()> {
         wait::until("a pod to end with no manager there", LIMIT, || async {
             let entries = self.history.entries();
             let pods = alive(&entries, |entry| entry.kind == "Pod");
             Ok(pods.values().all(|pod| pod["status"]["phase"] == "Succeeded"))
         })
-        .await
+        .await?;
+        let entries = self.history.entries();
+        let held = |pod: &&Value| pod["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
+        ensure!(!alive(&entries, |entry| entry.kind == "Pod").values().any(held), "finalizers were left");
+        Ok(())
     }
 
     async fn finish(self) -> Result<()> {

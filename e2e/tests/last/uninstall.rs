@@ -5,7 +5,8 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 use k8s_openapi::{
-    api::core::v1::Pod, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::{core::v1::Pod, rbac::v1::ClusterRole},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, Client, ResourceExt, api::ListParams};
 use trysail_e2e::{
@@ -18,6 +19,10 @@ use trysail_e2e::{
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
+/// On the pods of Jobs.
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+/// On those that are still to be counted by whoever comes next.
+const UNCOUNTED: &str = "batch.trysail.dev/uncounted";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purge_does_with_the_pods_what_was_said() -> Result<()> {
@@ -30,7 +35,13 @@ async fn a_purge_does_with_the_pods_what_was_said() -> Result<()> {
         monitor.expect_available();
         let mut uninstall = program::helm(home.path())?;
         uninstall.args(["uninstall", program::RELEASE, "-n", program::RELEASE_NAMESPACE, "--wait"]);
-        program::run(&mut uninstall)?;
+        if stay {
+            program::run(&mut uninstall)?;
+            nothing_holds_pods(&client, &namespace).await?;
+        } else {
+            // The purge lets the pods of Jobs go by itself where the chart's hook did not.
+            program::run(uninstall.arg("--no-hooks"))?;
+        }
 
         let unsaid = program::end(program::trysail()?.args(["uninstall", "--purge", "--yes"]))?;
         ensure!(unsaid.code == Some(1) && unsaid.stderr.contains("--orphan-pods"), "{unsaid:?}");
@@ -78,6 +89,24 @@ async fn live(client: &Client, namespace: &str) -> Result<usize> {
     long.wait("to run", LIMIT, |job| job["status"]["ready"] == 1).await?;
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     Ok(pods.list(&ListParams::default()).await?.items.len())
+}
+
+/// The Job is in the middle of its work, and nobody is left who would ever remove a finalizer. Nor is anything left of
+/// the hook that did.
+async fn nothing_holds_pods(client: &Client, namespace: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let of_job = pods.list(&ListParams::default().labels(JOB_NAME)).await?.items;
+    ensure!(!of_job.is_empty(), "the Job has no pod");
+    for pod in &of_job {
+        ensure!(pod.finalizers().is_empty(), "{} is held: {:?}", pod.name_any(), pod.finalizers());
+        ensure!(pod.annotations().contains_key(UNCOUNTED), "{} is to be counted", pod.name_any());
+    }
+    let name = "trysail-workloads-leave-pods";
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    ensure!(roles.get_opt(name).await?.is_none(), "the hook's permissions are left");
+    let hooks: Api<Pod> = Api::namespaced(client.clone(), program::RELEASE_NAMESPACE);
+    ensure!(hooks.get_opt(name).await?.is_none(), "the hook's pod is left");
+    Ok(())
 }
 
 async fn definitions(client: &Client) -> Result<Vec<String>> {

@@ -11,7 +11,7 @@ use crate::{Meta, Symbol, slim_object};
 pub use details::{
     CONTROLLER_REVISION_HASH, CRON_JOB_SCHEDULED_TIMESTAMP, ContainerState, JOB_COMPLETION_INDEX,
     JOB_CONTROLLER_UID, JOB_INDEX_FAILURE_COUNT, JOB_INDEX_IGNORED_FAILURE_COUNT, JOB_TRACKING,
-    LEGACY_JOB_CONTROLLER_UID, PodCondition, PodDetails, Terminated,
+    JOB_UNCOUNTED, LEGACY_JOB_CONTROLLER_UID, PodCondition, PodDetails, Terminated,
 };
 
 /// `status.phase`.

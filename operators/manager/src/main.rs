@@ -3,6 +3,7 @@
 //! This program wires; it decides nothing. Options are in `options`, permissions in `rbac`, watches in `wiring`.
 
 mod check;
+mod leave_pods;
 mod native_check;
 mod options;
 mod rbac;
@@ -23,6 +24,7 @@ async fn main() -> std::process::ExitCode {
         None => run::run(&cli.run).await,
         Some(Command::Check(options)) => check(&cli.run, options).await,
         Some(Command::Rbac(options)) => print_rbac(&cli.run, options),
+        Some(Command::LeavePods) => leave_pods(&cli.run).await,
     };
     match result {
         Ok(()) => std::process::ExitCode::SUCCESS,
@@ -38,6 +40,13 @@ async fn check(options: &RunOptions, check: &options::CheckOptions) -> Result<()
     let client = kube::Client::try_from(config).context("the credentials cannot be used")?;
     let namespace = run::lease_namespace(options);
     check::check(&client, &options.selection, (&namespace, &options.leader_elect_name), check).await
+}
+
+async fn leave_pods(options: &RunOptions) -> Result<()> {
+    let config = run::config(options).await?;
+    let client = trysail_sdk::client::Client::new(&config, trysail_sdk::client::Options::default())?;
+    let namespace = run::lease_namespace(options);
+    leave_pods::leave_pods(&client, (&namespace, &options.leader_elect_name)).await
 }
 
 fn print_rbac(run: &RunOptions, options: &RbacOptions) -> Result<()> {

@@ -25,6 +25,9 @@ pub(crate) enum Command {
     Check(CheckOptions),
     /// Prints the RBAC objects that `--api` and `--controllers` need, as JSON.
     Rbac(RbacOptions),
+    /// Removes the finalizers from pods of our Jobs once no manager leads any more: the last act of an uninstall.
+    /// Those still to be counted are marked, and a manager that is installed again goes on counting.
+    LeavePods,
 }
 
 /// Which kinds are reconciled.

@@ -22,14 +22,16 @@ pub const JOB_COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index
 pub const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
 /// How many of its failures the pod failure policy ignored.
 pub const JOB_INDEX_IGNORED_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+/// Stands in for the finalizer of our own kind on a pod that was left to itself before it was counted.
+pub const JOB_UNCOUNTED: &str = "batch.trysail.dev/uncounted";
 /// When the CronJob's schedule asked for the Job.
 pub const CRON_JOB_SCHEDULED_TIMESTAMP: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
 /// See [`Pod::details`](crate::pod::Pod::details).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodDetails {
-    /// [`JOB_COMPLETION_INDEX`], [`JOB_INDEX_FAILURE_COUNT`], [`JOB_INDEX_IGNORED_FAILURE_COUNT`] and
-    /// [`CRON_JOB_SCHEDULED_TIMESTAMP`], where set; no others.
+    /// [`JOB_COMPLETION_INDEX`], [`JOB_INDEX_FAILURE_COUNT`], [`JOB_INDEX_IGNORED_FAILURE_COUNT`], [`JOB_UNCOUNTED`]
+    /// and [`CRON_JOB_SCHEDULED_TIMESTAMP`], where set; no others.
     pub annotations: Labels,
     /// `metadata.finalizers`.
     pub finalizers: Vec<Symbol>,

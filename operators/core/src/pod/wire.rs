@@ -11,7 +11,8 @@ use serde::{
 
 use super::{
     CRON_JOB_SCHEDULED_TIMESTAMP, ContainerState, JOB_COMPLETION_INDEX, JOB_INDEX_FAILURE_COUNT,
-    JOB_INDEX_IGNORED_FAILURE_COUNT, Phase, Pod, PodCondition, PodDetails, Terminated, details,
+    JOB_INDEX_IGNORED_FAILURE_COUNT, JOB_UNCOUNTED, Phase, Pod, PodCondition, PodDetails, Terminated,
+    details,
 };
 use crate::{Labels, Symbol, meta::MetaWith};
 
@@ -67,6 +68,8 @@ struct AnnotationsWire {
     failure_count: Option<Symbol>,
     #[serde(rename = "batch.kubernetes.io/job-index-ignored-failure-count", default)]
     ignored_failure_count: Option<Symbol>,
+    #[serde(rename = "batch.trysail.dev/uncounted", default)]
+    uncounted: Option<Symbol>,
     #[serde(rename = "batch.kubernetes.io/cronjob-scheduled-timestamp", default)]
     scheduled_timestamp: Option<Symbol>,
 }
@@ -78,6 +81,7 @@ impl AnnotationsWire {
             (JOB_COMPLETION_INDEX, &self.completion_index),
             (JOB_INDEX_FAILURE_COUNT, &self.failure_count),
             (JOB_INDEX_IGNORED_FAILURE_COUNT, &self.ignored_failure_count),
+            (JOB_UNCOUNTED, &self.uncounted),
             (CRON_JOB_SCHEDULED_TIMESTAMP, &self.scheduled_timestamp),
         ]
         .into_iter()

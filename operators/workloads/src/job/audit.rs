@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use trysail_core::{
     Action, Plan, Symbol, Uid,
     plan::{Verb, Violation},
-    pod::{JOB_COMPLETION_INDEX, Phase, Pod},
+    pod::{JOB_COMPLETION_INDEX, JOB_UNCOUNTED, Phase, Pod},
     resource::PODS,
 };
 
@@ -256,8 +256,16 @@ fn only_our_finalizer(
         pod.details.iter().flat_map(|details| details.finalizers.iter().map(Symbol::as_str)).collect();
     let left: Option<Vec<&str>> =
         body["metadata"]["finalizers"].as_array().map(|list| list.iter().filter_map(Value::as_str).collect());
+    let is_alone = |metadata: &serde_json::Map<String, Value>| match metadata.get("annotations") {
+        None => metadata.len() == 1,
+        // What stood in for the finalizer goes as that comes back.
+        Some(annotations) => {
+            let is_back = left.as_ref().is_some_and(|left| left.contains(&planner.finalizer()));
+            metadata.len() == 2 && is_back && *annotations == json!({JOB_UNCOUNTED: null})
+        }
+    };
     let is_alone = body.as_object().is_some_and(|body| body.len() == 1)
-        && body["metadata"].as_object().is_some_and(|metadata| metadata.len() == 1);
+        && body["metadata"].as_object().is_some_and(is_alone);
     match left {
         Some(left) if is_alone && others(&left) == others(&held) => Ok(()),
         _ => broken("more than our finalizer changes", action),

@@ -45,7 +45,12 @@ fn action(planner: JobPlanner, snapshot: &Snapshot, pod: &Arc<Pod>) -> Option<Ac
     }
 }
 
-fn add_finalizer(pod: &Pod, finalizer: &str, because: &str, on_success: Option<EventNote>) -> Action {
+pub(super) fn add_finalizer(
+    pod: &Pod,
+    finalizer: &str,
+    because: &str,
+    on_success: Option<EventNote>,
+) -> Action {
     let body = patch_finalizers(pod, Some(finalizer), None);
     Action {
         target: pod_control::target(pod),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trysail_core::{
     Face, Key, Plan,
     plan::{Context, Planner, Refusal},
-    pod::Pod,
+    pod::{JOB_UNCOUNTED, Pod},
 };
 
 use super::{JobPlanner, Memory, observe};
@@ -21,7 +21,7 @@ pub(super) struct Case {
     pub(super) status: Value,
     /// Each a line of words: the name, then `ok`, `failed`, `run`, `ready` (its state; pending otherwise), `going`,
     /// `index=N`, `code=N`, `ended=SECONDS` (ago), `failures=N`, `ignored=N`, `restarts=N`, `has=CONDITION`,
-    /// `bare` (without our finalizer), `stray` (without a controller), `other` (the wrong labels).
+    /// `bare` (without our finalizer), `left` (to itself, uncounted), `stray` (without a controller), `other` (the wrong labels).
     pub(super) pods: Vec<String>,
     pub(super) metadata: Value,
     pub(super) memory: Memory,
@@ -116,6 +116,10 @@ pub(super) fn pod(face: Face, text: &str) -> Value {
             }
             "has" => pod["status"]["conditions"] = json!([{"type": value, "status": "True"}]),
             "bare" => pod["metadata"]["finalizers"] = json!([]),
+            "left" => {
+                pod["metadata"]["finalizers"] = json!([]);
+                pod["metadata"]["annotations"][JOB_UNCOUNTED] = "true".into();
+            }
             "stray" => pod["metadata"]["ownerReferences"] = json!([]),
             "other" => pod["metadata"]["labels"] = json!({"batch.kubernetes.io/controller-uid": "other"}),
             word => panic!("{word}"),

@@ -16,6 +16,7 @@
 //! - [`tracking`]: the protocol of finalizers by which nothing is counted twice
 //! - [`status`]: what is reported, and [`batch`]: how often
 //! - [`orphans`]: pods whose Job is gone, and which still carry our finalizer
+//! - [`unattended`]: pods that are left to themselves while no controller is there, and taken back
 //! - [`audit`]: invariants of every plan, [`transition`]: what a status may become
 
 mod audit;
@@ -43,10 +44,11 @@ mod success_policy;
 mod tally;
 mod tracking;
 mod transition;
+mod unattended;
 
 pub use orphans::{OrphanPodPlanner, OrphanSnapshot, observe_orphan};
 pub use snapshot::{Memory, Snapshot, observe};
-pub use tracking::without_finalizer;
+pub use unattended::leave;
 
 use trysail_core::{
     Face, Plan, Resource,

@@ -19,6 +19,7 @@ use super::{
     status::{self, Forecast},
     tally::{Tally, count},
     tracking::{self, REMOVE_FINALIZER, Tracked, without_finalizer},
+    unattended,
 };
 use crate::{pod_control, views::Job};
 
@@ -46,7 +47,8 @@ pub(super) fn plan(planner: JobPlanner, snapshot: &Snapshot) -> Plan<Memory> {
         }
         return plan;
     }
-    let claims = claim::actions(planner, snapshot);
+    let mut claims = claim::actions(planner, snapshot);
+    claims.extend(unattended::take_back(planner, snapshot));
     let is_refused = claims.iter().any(|claim| refusal::bars(snapshot, claim.reason).is_some());
     if !claims.is_empty() && !is_refused {
         // What is adopted or let go changes every number below: first things first.

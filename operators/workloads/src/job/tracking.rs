@@ -167,7 +167,7 @@ fn uids(uncounted: &UncountedPods) -> impl Iterator<Item = &Uid> {
 }
 
 /// The write that removes our finalizer from a pod and leaves those of others; `None` when it is not there.
-pub fn without_finalizer(pod: &Pod, finalizer: &str, because: &str) -> Option<Action> {
+pub(super) fn without_finalizer(pod: &Pod, finalizer: &str, because: &str) -> Option<Action> {
     seen::has_finalizer(pod, finalizer).then(|| Action {
         target: pod_control::target(pod),
         verb: Verb::Patch { subresource: None, body: patch_finalizers(pod, None, Some(finalizer)) },
