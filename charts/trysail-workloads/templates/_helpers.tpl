@@ -36,6 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "trysail.selectionArgs" -}}
 - --api={{ .Values.api }}
 - --controllers={{ join "," .Values.controllers }}
+- --default-topology-spread={{ .Values.defaultTopologySpread }}
 {{- end }}
 
 {{/* Security of every container of the chart: the Pod Security Standard "restricted", and nothing writable. */}}
@@ -61,7 +62,15 @@ files/controllers.yaml on the same resource become one, verbs sorted.
 {{- define "trysail.rules" -}}
 {{- $data := .Files.Get "files/controllers.yaml" | fromYaml }}
 {{- $rules := dict }}
-{{- range append .Values.controllers "common" }}
+{{- $entries := append .Values.controllers "common" }}
+{{- if .Values.defaultTopologySpread }}
+{{- range .Values.controllers }}
+{{- if (index $data .).spreads }}
+{{- $entries = append $entries "spread" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $entries }}
 {{- range (index $data .).rules }}
 {{- $key := printf "%s/%s" .group .resource }}
 {{- $known := dig $key (dict "verbs" list) $rules }}

@@ -55,7 +55,7 @@ fn permissions_are_exact() {
     let schema: Value =
         serde_json::from_str(&fs::read_to_string(chart("values.schema.json")).unwrap()).unwrap();
     let mut choices = schema["properties"]["controllers"]["items"]["enum"].as_array().unwrap().clone();
-    choices.push(json!("common"));
+    choices.extend([json!("common"), json!("spread")]);
     let names: BTreeSet<&str> = choices.iter().filter_map(Value::as_str).collect();
     assert_eq!(names, data.as_object().unwrap().keys().map(String::as_str).collect());
     let plurals = schemas();
@@ -187,6 +187,7 @@ fn rendered_as_committed() {
         "extraEnv[0].value=debug",
         "podLabels.team=payments",
         "log.format=json",
+        "defaultTopologySpread=false",
         digest,
     ]
     .into_iter()
@@ -275,7 +276,9 @@ fn the_manager_uses_what_the_chart_grants() {
         ],
     ] {
         let mut granted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for controller in controllers.iter().chain(&["common"]) {
+        let spread = controllers.iter().any(|controller| data[controller]["spreads"] == true);
+        let more = if spread { ["common", "spread"].as_slice() } else { &["common"] };
+        for controller in controllers.iter().chain(more) {
             for rule in data[controller]["rules"].as_array().unwrap() {
                 let verbs =
                     rule["verbs"].as_array().unwrap().iter().map(|verb| verb.as_str().unwrap().to_owned());

@@ -48,6 +48,17 @@ pub(crate) struct Selection {
         env = "TRYSAIL_CONTROLLERS"
     )]
     pub(crate) controllers: Vec<ControllerName>,
+
+    /// Set the scheduler's default topology spread constraints on pods of our ReplicaSets, ReplicationControllers and
+    /// StatefulSets whose template has none: by itself it spreads only pods of the native kinds.
+    #[arg(
+        long,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        global = true,
+        env = "TRYSAIL_DEFAULT_TOPOLOGY_SPREAD"
+    )]
+    pub(crate) default_topology_spread: bool,
 }
 
 /// Options of a run.
@@ -165,6 +176,20 @@ pub(crate) enum ControllerName {
 }
 
 impl ControllerName {
+    /// Whether the scheduler spreads pods of the native kind by itself.
+    pub(crate) fn spreads_pods(self) -> bool {
+        match self {
+            ControllerName::ReplicaSet
+            | ControllerName::ReplicationController
+            | ControllerName::StatefulSet => true,
+            ControllerName::Deployment
+            | ControllerName::DaemonSet
+            | ControllerName::Job
+            | ControllerName::CronJob
+            | ControllerName::TtlAfterFinished => false,
+        }
+    }
+
     /// As `--controllers` has it: kube-controller-manager's name without `-controller`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

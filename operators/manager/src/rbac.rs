@@ -35,6 +35,10 @@ pub(crate) fn cluster_rules(selection: &Selection) -> Vec<Rule> {
     for &face in selection.api.faces() {
         for controller in &selection.controllers {
             rules.controller(face, *controller);
+            if selection.default_topology_spread && face == Face::Crd && controller.spreads_pods() {
+                let why = "spread pods over zones where every node has one";
+                rules.add(NODES.group, NODES.plural, &["list", "watch"], why);
+            }
         }
     }
     rules.add("", "events", &["create", "patch"], "tell users what was done");
@@ -214,7 +218,7 @@ mod tests {
     use crate::options::{Api, LEASE};
 
     fn selection(api: Api, controllers: &[ControllerName]) -> Selection {
-        Selection { api, controllers: controllers.to_vec() }
+        Selection { api, controllers: controllers.to_vec(), default_topology_spread: true }
     }
 
     #[test]
@@ -226,10 +230,14 @@ mod tests {
         let crd = cluster_rules(&selection(Api::Crd, &[ControllerName::Deployment]));
         assert!(crd.iter().all(|rule| rule.group != "apps"));
         assert!(crd.iter().all(|rule| rule.resource != "pods" || !rule.verbs.contains(&"create")));
-        let reads_nodes = |controllers: &[ControllerName]| {
-            cluster_rules(&selection(Api::Crd, controllers)).iter().any(|rule| rule.resource == "nodes")
-        };
-        assert!(reads_nodes(&[ControllerName::DaemonSet]) && !reads_nodes(&[ControllerName::StatefulSet]));
+        let reads_nodes =
+            |selection: Selection| cluster_rules(&selection).iter().any(|rule| rule.resource == "nodes");
+        assert!(reads_nodes(selection(Api::Native, &[ControllerName::DaemonSet])));
+        assert!(!reads_nodes(selection(Api::Crd, &[ControllerName::Deployment, ControllerName::Job])));
+        let spreading = selection(Api::Crd, &[ControllerName::StatefulSet]);
+        assert!(!reads_nodes(Selection { default_topology_spread: false, ..spreading.clone() }));
+        assert!(!reads_nodes(Selection { api: Api::Native, ..spreading.clone() }));
+        assert!(reads_nodes(spreading));
     }
 
     /// A manager with a Lease of another name must be allowed to hold that one.

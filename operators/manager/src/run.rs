@@ -65,6 +65,7 @@ fn controllers(options: &RunOptions) -> Vec<ControllerName> {
 
 fn with_controllers(mut manager: Builder, face: Face, options: &RunOptions) -> Builder {
     let workers = usize::from(options.workers);
+    let spread = options.selection.default_topology_spread;
     // Beside the native kinds, whose controllers have upstream's names, ours need names of their own.
     let beside = options.selection.api == Api::Both && face == Face::Crd;
     for controller in controllers(options) {
@@ -74,15 +75,15 @@ fn with_controllers(mut manager: Builder, face: Face, options: &RunOptions) -> B
                 manager.controller(named(controller, "trysail-deployment-controller", beside))
             }
             ControllerName::ReplicaSet => {
-                let controller = replicas::replica_sets(face, workers);
+                let controller = replicas::replica_sets(face, workers, spread);
                 manager.controller(named(controller, "trysail-replicaset-controller", beside))
             }
             ControllerName::ReplicationController => {
-                let controller = replicas::replication_controllers(face, workers);
+                let controller = replicas::replication_controllers(face, workers, spread);
                 manager.controller(named(controller, "trysail-replication-controller", beside))
             }
             ControllerName::StatefulSet => {
-                let controller = statefulset::stateful_sets(face, workers);
+                let controller = statefulset::stateful_sets(face, workers, spread);
                 manager.controller(named(controller, "trysail-statefulset-controller", beside))
             }
             ControllerName::DaemonSet => {

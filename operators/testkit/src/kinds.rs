@@ -19,7 +19,7 @@ use trysail_workloads::{
     },
 };
 
-use crate::manager::{Cached, Registration};
+use crate::manager::{Cached, Informers, Registration};
 
 /// Every controller of a face, in the order in which they are looked at.
 pub fn all(face: Face) -> Vec<Registration> {
@@ -77,10 +77,19 @@ pub fn cron_jobs(face: Face) -> Registration {
 }
 
 fn replicas(planner: ReplicaSetPlanner) -> Registration {
-    Registration::new(planner, planner.resource, |sets: Cached<ReplicaSet>, informers| {
+    Registration::new(planner, planner.resource, move |sets: Cached<ReplicaSet>, informers| {
         let pods = informers.of::<Pod>(PODS);
-        move |key, context| replicaset::observe(key, context, &sets, &pods)
+        let nodes = spread_nodes(planner.face, informers);
+        move |key, context| {
+            let snapshot = replicaset::observe(key, context, &sets, &pods)?;
+            Some(snapshot.spread_over(nodes.as_ref()))
+        }
     })
+}
+
+/// The nodes over which pods are spread: the scheduler does it by itself for native kinds.
+fn spread_nodes(face: Face, informers: &mut Informers) -> Option<Cached<Node>> {
+    (face == Face::Crd).then(|| informers.of(NODES))
 }
 
 /// StatefulSets.
@@ -90,7 +99,12 @@ pub fn stateful_sets(face: Face) -> Registration {
         let pods = informers.of::<Pod>(PODS);
         let claims = informers.of::<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS);
         let revisions = informers.of::<ControllerRevision>(CONTROLLER_REVISIONS);
-        move |key, context| statefulset::observe(planner, key, context, (&sets, &pods, &claims, &revisions))
+        let nodes = spread_nodes(face, informers);
+        move |key, context| {
+            let views = (&sets, &pods, &claims, &revisions);
+            let snapshot = statefulset::observe(planner, key, context, views)?;
+            Some(snapshot.spread_over(nodes.as_ref()))
+        }
     })
 }
 

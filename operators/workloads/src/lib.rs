@@ -17,6 +17,7 @@ pub mod pod_control;
 pub mod revision;
 mod slots;
 mod status_patch;
+mod topology_spread;
 
 pub mod cronjob;
 pub mod daemonset;
@@ -27,3 +28,4 @@ pub mod statefulset;
 pub mod ttl_after_finished;
 
 pub use status_patch::StatusPace;
+pub use topology_spread::TopologySpread;

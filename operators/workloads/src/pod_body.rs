@@ -54,6 +54,13 @@ impl<'a> PodBody<'a> {
         self
     }
 
+    /// With another spec.
+    #[must_use]
+    pub fn spec(mut self, spec: Json) -> Self {
+        self.spec = spec;
+        self
+    }
+
     /// With its spec edited.
     #[must_use]
     pub fn edit_spec(mut self, edit: impl FnOnce(&mut Map<String, Value>)) -> Self {

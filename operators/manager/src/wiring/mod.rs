@@ -9,13 +9,16 @@ pub(crate) mod statefulset;
 
 use std::time::Duration;
 
-use trysail_core::{Key, Meta, Object, Selector, Symbol, Uid, View, pod::Pod};
+use trysail_core::{
+    Face, Key, Meta, Object, Selector, Symbol, Uid, View, plan::Planner, pod::Pod, resource::NODES,
+};
 use trysail_sdk::{
-    informer::{Event, Handle},
+    controller::Wiring,
+    informer::{Event, Handle, Informers, Scope},
     queue::QueueConfig,
     store::Store,
 };
-use trysail_workloads::views::ControllerRevision;
+use trysail_workloads::views::{ControllerRevision, Node};
 
 use crate::native_check::CANARY;
 
@@ -24,6 +27,17 @@ use crate::native_check::CANARY;
 /// end in a status write, and each of those wakes others: at 20 ms, a stream of changes cost a quarter more writes.
 fn paced_by_pods() -> QueueConfig {
     QueueConfig { pace: Duration::from_millis(100), ..QueueConfig::default() }
+}
+
+/// The nodes over which a controller spreads pods where a template does not say how. The scheduler spreads those of
+/// native kinds by itself, and asking for nodes would take a permission that nothing else there needs.
+fn spread_nodes(face: Face, is_wanted: bool, informers: &Informers) -> Option<Handle<Node>> {
+    (is_wanted && face == Face::Crd).then(|| informers.informer::<Node>(NODES, Scope::all()))
+}
+
+/// Waits for those nodes before the first look; a node wakes nobody.
+fn with_nodes<P: Planner>(wiring: Wiring<P>, nodes: Option<&Handle<Node>>) -> Wiring<P> {
+    nodes.into_iter().fold(wiring, |wiring, nodes| wiring.watch_events(nodes, |_, _| {}))
 }
 
 /// The index that finds an owner by the uid in its child's owner reference.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trysail_core::{Face, Resource, pod::Pod, resource::PODS};
+use trysail_core::{Face, pod::Pod, resource::PODS};
 use trysail_sdk::{
     controller::{PlanController, Wiring},
     informer::Scope,
@@ -12,40 +12,39 @@ use trysail_workloads::{
     views::ReplicaSet,
 };
 
-use super::{index_owners, is_canary, paced_by_pods, wake_for_pod};
+use super::{index_owners, is_canary, paced_by_pods, spread_nodes, wake_for_pod, with_nodes};
 
-/// The ReplicaSet controller of a face.
-pub(crate) fn replica_sets(face: Face, workers: usize) -> PlanController<ReplicaSetPlanner> {
-    controller(ReplicaSetPlanner::replica_sets(face), Resource::replica_sets(face), workers)
+/// The ReplicaSet controller of a face. `spread`: pods whose template does not say how are spread by default.
+pub(crate) fn replica_sets(face: Face, workers: usize, spread: bool) -> PlanController<ReplicaSetPlanner> {
+    controller(ReplicaSetPlanner::replica_sets(face), workers, spread)
 }
 
 /// The ReplicationController controller of a face.
-pub(crate) fn replication_controllers(face: Face, workers: usize) -> PlanController<ReplicaSetPlanner> {
-    controller(
-        ReplicaSetPlanner::replication_controllers(face),
-        Resource::replication_controllers(face),
-        workers,
-    )
+pub(crate) fn replication_controllers(
+    face: Face,
+    workers: usize,
+    spread: bool,
+) -> PlanController<ReplicaSetPlanner> {
+    controller(ReplicaSetPlanner::replication_controllers(face), workers, spread)
 }
 
-fn controller(
-    planner: ReplicaSetPlanner,
-    resource: Resource,
-    workers: usize,
-) -> PlanController<ReplicaSetPlanner> {
+fn controller(planner: ReplicaSetPlanner, workers: usize, spread: bool) -> PlanController<ReplicaSetPlanner> {
     let controller = PlanController::new(planner, move |services| {
-        let sets = services.informers.informer::<ReplicaSet>(resource, Scope::all());
+        let sets = services.informers.informer::<ReplicaSet>(planner.resource, Scope::all());
         let pods = services.informers.informer::<Pod>(PODS, Scope::all());
+        let nodes = spread_nodes(planner.face, spread, &services.informers);
         index_owners(&sets);
         let owners = Arc::clone(sets.store());
         let (set_store, pod_store) = (Arc::clone(sets.store()), Arc::clone(pods.store()));
-        Wiring::new(&sets, move |key, context| {
+        let node_store = nodes.as_ref().map(|nodes| Arc::clone(nodes.store()));
+        let wiring = Wiring::new(&sets, move |key, context| {
             let snapshot = observe(key, context, &*set_store, &*pod_store)?;
-            (!is_canary(&snapshot.set.meta)).then_some(snapshot)
+            (!is_canary(&snapshot.set.meta)).then(|| snapshot.spread_over(node_store.as_deref()))
         })
         .watch_events(&pods, move |event, add| {
             wake_for_pod(&owners, event, |set: &ReplicaSet| &set.selector, add);
-        })
+        });
+        with_nodes(wiring, nodes.as_ref())
     });
     controller.workers(workers).queue(paced_by_pods())
 }

@@ -18,10 +18,12 @@ use trysail_workloads::{
     views::{ControllerRevision, PersistentVolumeClaim, StatefulSet},
 };
 
-use super::{index_owners, is_canary, paced_by_pods, wake_for_pod, wake_for_revision};
+use super::{
+    index_owners, is_canary, paced_by_pods, spread_nodes, wake_for_pod, wake_for_revision, with_nodes,
+};
 
-/// The StatefulSet controller of a face.
-pub(crate) fn stateful_sets(face: Face, workers: usize) -> PlanController<StatefulSetPlanner> {
+/// The StatefulSet controller of a face. `spread`: pods whose template does not say how are spread by default.
+pub(crate) fn stateful_sets(face: Face, workers: usize, spread: bool) -> PlanController<StatefulSetPlanner> {
     let planner = StatefulSetPlanner::new(face);
     let controller = PlanController::new(planner, move |services| {
         let informers = &services.informers;
@@ -29,15 +31,17 @@ pub(crate) fn stateful_sets(face: Face, workers: usize) -> PlanController<Statef
         let pods = informers.informer::<Pod>(PODS, Scope::all());
         let claims = informers.informer::<PersistentVolumeClaim>(PERSISTENT_VOLUME_CLAIMS, Scope::all());
         let revisions = informers.informer::<ControllerRevision>(CONTROLLER_REVISIONS, Scope::all());
+        let nodes = spread_nodes(face, spread, informers);
         index_owners(&sets);
         let owners = || Arc::clone(sets.store());
         let (of_pods, of_claims, of_revisions, set_store) = (owners(), owners(), owners(), owners());
         let (pod_store, claim_store, revision_store) =
             (Arc::clone(pods.store()), Arc::clone(claims.store()), Arc::clone(revisions.store()));
-        Wiring::new(&sets, move |key, context| {
+        let node_store = nodes.as_ref().map(|nodes| Arc::clone(nodes.store()));
+        let wiring = Wiring::new(&sets, move |key, context| {
             let views = (&*set_store, &*pod_store, &*claim_store, &*revision_store);
             let snapshot = observe(planner, key, context, views)?;
-            (!is_canary(&snapshot.set.meta)).then_some(snapshot)
+            (!is_canary(&snapshot.set.meta)).then(|| snapshot.spread_over(node_store.as_deref()))
         })
         .watch_events(&pods, move |event, add| {
             wake_for_pod(&of_pods, event, |set: &StatefulSet| &set.selector, add);
@@ -46,7 +50,8 @@ pub(crate) fn stateful_sets(face: Face, workers: usize) -> PlanController<Statef
         .watch_events(&claims, move |event, add| wake_for_claim(&of_claims, event, add))
         .watch_events(&revisions, move |event, add| {
             wake_for_revision(&of_revisions, event, |set: &StatefulSet| &set.selector, add);
-        })
+        });
+        with_nodes(wiring, nodes.as_ref())
     });
     controller.workers(workers).queue(paced_by_pods())
 }

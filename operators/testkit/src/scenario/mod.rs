@@ -26,7 +26,7 @@
 //! $ quota N|off                    $ deny VERB PLURAL MESSAGE / $ allow VERB PLURAL
 //! $ lag N [KIND], $ crash [ACTIONS], $ lose [ACTIONS]   faults: late views, a crash or a lost reply
 //! $ miss KIND N, $ repeat KIND N, $ relist [KIND]       events that never arrive before a list, or twice
-//! $ show, $ status KIND/NAME, $ why
+//! $ show, $ status KIND/NAME, $ why, $ spread            the last: how pods are spread
 //! ```
 //!
 //! Pods are named by their place: `web#2` is the second oldest living pod whose name starts with `web-`, `web#*`
@@ -106,6 +106,7 @@ impl Stage {
             "pass" | "at" => return self.jump(verb, word(rest, 0)?),
             "settle" => return Ok(self.settle()),
             "show" => return Ok(self.show()),
+            "spread" => return Ok(self.spread()),
             "status" => return self.status(word(rest, 0)?),
             "why" => return Ok(self.why()),
             "ready" | "unready" | "fail" | "relabel" | "cost" | "exit" | "evict" | "force" => {

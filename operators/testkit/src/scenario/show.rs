@@ -38,6 +38,20 @@ impl Stage {
         text
     }
 
+    /// The topology spread constraints of every pod.
+    pub(super) fn spread(&self) -> String {
+        let mut text = String::new();
+        for pod in self.cluster.list(PODS) {
+            let _ = write!(text, "  Pod {}:", pod["metadata"]["name"].as_str().unwrap_or_default());
+            for constraint in pod["spec"]["topologySpreadConstraints"].as_array().into_iter().flatten() {
+                let key = constraint["topologyKey"].as_str().unwrap_or_default();
+                let _ = write!(text, " {key} {} {}", constraint["maxSkew"], constraint["labelSelector"]);
+            }
+            text.push('\n');
+        }
+        text
+    }
+
     pub(super) fn status(&self, target: &str) -> Output {
         let (resource, key) = self.target(target)?;
         let object = self.cluster.get(resource, &key).ok_or_else(|| format!("no {target}"))?;

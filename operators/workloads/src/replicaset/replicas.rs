@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use trysail_core::{Action, names::child_name, plan::OwnerReference, pod::Pod};
+use trysail_core::{Action, Json, names::child_name, plan::OwnerReference, pod::Pod};
 
 use super::{ReplicaSetPlanner, Snapshot, deletion_order};
 use crate::{
     pod_body::PodBody,
     pod_control::{self, delete},
-    views::ReplicaSet,
 };
 
 /// Creates or deletes per look, upstream's number: one huge owner leaves room for the others.
@@ -34,13 +33,22 @@ pub(super) fn resize(planner: ReplicaSetPlanner, snapshot: &Snapshot, active: &[
         return chosen.into_iter().map(|pod| delete(pod, because.clone())).collect();
     }
     let coming = missing(set.replicas, active.len());
-    let slots = snapshot.free_slots.iter().take(coming);
-    slots.map(|slot| create(planner, set, *slot, because.clone())).collect()
-}
-
-fn create(planner: ReplicaSetPlanner, set: &ReplicaSet, slot: u32, because: String) -> Action {
     let owner =
         OwnerReference { resource: planner.resource, key: set.meta.key.clone(), uid: set.meta.uid.clone() };
-    let name = child_name(&set.meta.key.name, &set.meta.uid, slot);
-    pod_control::create(&PodBody::new(&owner, &set.template, name), because)
+    let spec = if coming == 0 { None } else { spread(snapshot) };
+    let slots = snapshot.free_slots.iter().take(coming);
+    slots
+        .map(|slot| {
+            let name = child_name(&set.meta.key.name, &set.meta.uid, *slot);
+            let pod = PodBody::new(&owner, &set.template, name);
+            let pod = spec.iter().fold(pod, |pod, spec| pod.spec(spec.clone()));
+            pod_control::create(&pod, because.clone())
+        })
+        .collect()
+}
+
+/// The spec of pods to come, where they are spread and the template does not say how.
+fn spread(snapshot: &Snapshot) -> Option<Json> {
+    let set = &snapshot.set;
+    snapshot.spread?.spec(&set.template, &set.selector)
 }

@@ -10,7 +10,10 @@ use trysail_core::{
 };
 
 use super::replicas;
-use crate::{StatusPace, slots, views::ReplicaSet};
+use crate::{
+    StatusPace, TopologySpread, slots,
+    views::{Node, ReplicaSet},
+};
 
 /// What is remembered between two looks at the same ReplicaSet. Lost on restart, harmlessly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,8 +41,20 @@ pub struct Snapshot {
     pub free_slots: Vec<u32>,
     /// The furthest slot ever seen; see [`Memory::high_slot`].
     pub high_slot: Option<u32>,
+    /// How pods to come are spread where the template does not say it; `None`: that is left to the scheduler.
+    pub spread: Option<TopologySpread>,
     /// Time, memory and the last refusal.
     pub context: Context<Memory>,
+}
+
+impl Snapshot {
+    /// With pods to come that are spread over these nodes, whatever the scheduler knows of their owner; `None`: as
+    /// the scheduler does it.
+    #[must_use]
+    pub fn spread_over<N: View<Node> + ?Sized>(mut self, nodes: Option<&N>) -> Self {
+        self.spread = nodes.filter(|_| !self.free_slots.is_empty()).map(TopologySpread::over);
+        self
+    }
 }
 
 /// Reads the state around `key`; `None` when there is no such object.
@@ -66,7 +81,7 @@ where
     });
     let choosing = set.replicas > 0 && replicas::surplus(set.replicas, active) > 0;
     let node_load = if choosing { node_load(&set, &own, sets, pods) } else { BTreeMap::new() };
-    Some(Snapshot { set, pods: own, orphans, node_load, free_slots, high_slot, context })
+    Some(Snapshot { set, pods: own, orphans, node_load, free_slots, high_slot, spread: None, context })
 }
 
 fn node_load<S, P>(set: &ReplicaSet, own: &[Arc<Pod>], sets: &S, pods: &P) -> BTreeMap<Symbol, u32>

@@ -10,7 +10,7 @@ use trysail_core::{
 };
 
 use super::{ordinals::pod_name, pods, scene::Scene, volume_claim_templates::claim_name};
-use crate::{pod_body::PodBody, views::StatefulSet};
+use crate::{TopologySpread, pod_body::PodBody, views::StatefulSet};
 
 /// The pod's own name: what a Service of one pod selects.
 const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
@@ -27,8 +27,8 @@ pub(super) fn body<'a>(
     set: &StatefulSet,
     owner: &'a OwnerReference,
     ordinal: i32,
-    template: &Template,
-    revision: &str,
+    (revision, template): (&str, &Template),
+    spread: Option<TopologySpread>,
 ) -> PodBody<'a> {
     let name = pod_name(&set.meta.key.name, ordinal);
     let pod = PodBody::new(owner, template, name.clone()).label(CONTROLLER_REVISION_HASH, revision);
@@ -41,6 +41,9 @@ pub(super) fn body<'a>(
             spec.insert("subdomain".into(), set.service_name.as_str().into());
         }
         mount(set, ordinal, spec);
+        if let Some(spread) = spread {
+            spread.set(spec, &set.selector);
+        }
     })
 }
 

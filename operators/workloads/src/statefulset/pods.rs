@@ -18,7 +18,8 @@ pub(super) fn create(scene: &Scene<'_>, ordinal: i32, because: &str) -> Action {
     let (revision, template) =
         if scene.keeps_current(ordinal) { revisions.to_keep() } else { revisions.to_update() };
     let owner = scene.planner.owner(set);
-    let body = identity::body(set, &owner, ordinal, template, revision);
+    let spread = scene.snapshot.spread;
+    let body = identity::body(set, &owner, ordinal, (revision, template), spread);
     tell(pod_control::create(&body, because.to_owned()), "Create", &name, &set.meta.key.name)
 }
 

@@ -17,9 +17,9 @@ use super::{
     volume_claim_templates::claim_name,
 };
 use crate::{
-    StatusPace,
+    StatusPace, TopologySpread,
     revision::History,
-    views::{ControllerRevision, PersistentVolumeClaim, StatefulSet},
+    views::{ControllerRevision, Node, PersistentVolumeClaim, StatefulSet},
 };
 
 /// What is remembered between two looks at the same StatefulSet. Lost on restart, harmlessly.
@@ -42,12 +42,26 @@ pub struct Snapshot {
     pub orphans: Vec<Arc<Pod>>,
     /// Pods on names of missing ordinals that are not its own, by ordinal.
     pub strangers: BTreeMap<i32, Arc<Pod>>,
+    /// Ordinals whose pods may be created now.
+    pub missing: Vec<i32>,
+    /// How pods to come are spread where the template does not say it; `None`: that is left to the scheduler.
+    pub spread: Option<TopologySpread>,
     /// The claims of its pods and of those that may be created now, by name.
     pub claims: BTreeMap<Symbol, Arc<PersistentVolumeClaim>>,
     /// The revisions of its template.
     pub history: History,
     /// Time, memory and the last refusal.
     pub context: Context<Memory>,
+}
+
+impl Snapshot {
+    /// With pods to come that are spread over these nodes, whatever the scheduler knows of their owner; `None`: as
+    /// the scheduler does it.
+    #[must_use]
+    pub fn spread_over<N: View<Node> + ?Sized>(mut self, nodes: Option<&N>) -> Self {
+        self.spread = nodes.filter(|_| !self.missing.is_empty()).map(TopologySpread::over);
+        self
+    }
 }
 
 /// Reads the state around `key`; `None` when there is no such object.
@@ -94,5 +108,5 @@ where
 
     let reference = planner.owner(&set);
     let history = History::observe(&revisions::owner(&set, &reference), revisions);
-    Some(Snapshot { pods: own, orphans, strangers, claims, history, context, set })
+    Some(Snapshot { pods: own, orphans, strangers, missing, spread: None, claims, history, context, set })
 }
