@@ -61,12 +61,15 @@ pub(super) fn plan(planner: DaemonSetPlanner, snapshot: &Snapshot) -> Plan<Memor
     plan
 }
 
-/// What the user has to change before anything can be done.
+/// What the user has to change before anything can be done. Upstream tells of it at every sync, we once per spec.
 fn mistake(snapshot: &Snapshot, plan: &mut Plan<Memory>) -> Option<String> {
     let set = &snapshot.set;
     if set.selector.is_empty() {
         let message = "This daemon set is selecting all pods. A non-empty selector is required.";
-        plan.events.push(EventNote::warning("SelectingAll", message));
+        if plan.memory.told_generation != Some(set.meta.generation) {
+            plan.memory.told_generation = Some(set.meta.generation);
+            plan.events.push(EventNote::warning("SelectingAll", message));
+        }
         return Some("spec.selector must not be empty".to_owned());
     }
     // Such pods would be released as soon as they exist, and made again, for ever.

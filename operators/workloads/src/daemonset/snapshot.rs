@@ -41,6 +41,8 @@ pub struct Memory {
     pub(super) failing: Arc<BTreeMap<Symbol, Failing>>,
     /// Pods that no scheduler can bind and that were told of.
     pub(super) unplaceable: Arc<BTreeSet<Uid>>,
+    /// The generation whose mistake was told of.
+    pub(super) told_generation: Option<i64>,
 }
 
 /// A node and the pods that are on it or meant for it.
