@@ -80,6 +80,8 @@ pub struct Cluster {
     uids: u64,
     controller_writes: usize,
     objects: BTreeMap<Resource, BTreeMap<Key, Arc<Value>>>,
+    /// Where the object of each uid is.
+    places: BTreeMap<Uid, (Resource, Key)>,
     log: BTreeMap<Resource, Vec<Event>>,
 }
 
@@ -94,6 +96,7 @@ impl Default for Cluster {
             uids: 0,
             controller_writes: 0,
             objects: BTreeMap::new(),
+            places: BTreeMap::new(),
             log: BTreeMap::new(),
         }
     }
@@ -108,6 +111,12 @@ impl Cluster {
     /// A consistent read.
     pub fn get(&self, resource: Resource, key: &Key) -> Option<Arc<Value>> {
         self.objects.get(&resource)?.get(key).cloned()
+    }
+
+    /// A consistent read by uid, where the resource is one of these.
+    pub fn find(&self, resources: &[Resource], uid: &str) -> Option<Arc<Value>> {
+        let (resource, key) = self.places.get(&Uid::from(uid))?;
+        if resources.contains(resource) { self.get(*resource, key) } else { None }
     }
 
     /// A consistent list, by key.
@@ -164,6 +173,12 @@ impl Cluster {
             Some(object) => held.insert(key.clone(), Arc::clone(object)),
             None => held.remove(key),
         };
+        if let Some(gone) = before.as_deref() {
+            self.places.remove(&Self::uid_of(gone));
+        }
+        if let Some(object) = object.as_deref() {
+            self.places.insert(Self::uid_of(object), (resource, key.clone()));
+        }
         let event = Event { revision: self.revision, key: key.clone(), object: object.clone() };
         self.log.entry(resource).or_default().push(event);
         let mut invariants = std::mem::take(&mut self.invariants);

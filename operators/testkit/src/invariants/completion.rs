@@ -23,16 +23,19 @@ impl Monitor for Completion {
             let decided = job.and_then(|job| DECIDED.into_iter().find(|kind| has_condition(&job, kind)));
             found.extend(decided.map(|kind| format!("{}: created after its Job has {kind}", name(created))));
         }
-        if change.resource.plural == "jobs" {
+        if change.resource.plural == "jobs" && !change.is_excused {
             let owner = controller_of(created, "CronJob");
             let Some(cron) = owner.and_then(|uid| find(cluster, Resource::cron_jobs, uid)) else { return };
+            if cron["spec"]["concurrencyPolicy"] != "Forbid" {
+                return;
+            }
             let others =
                 [Face::Crd, Face::Native].into_iter().flat_map(|face| cluster.list(Resource::jobs(face)));
             let running = others.filter(|job| {
                 controller_of(job, "CronJob") == owner && uid(job) != uid(created) && !is_over(job)
             });
             let count = running.count();
-            if cron["spec"]["concurrencyPolicy"] == "Forbid" && count > 0 && !change.is_excused {
+            if count > 0 {
                 found.push(format!("{}: created beside {count} others, which is forbidden", name(created)));
             }
         }

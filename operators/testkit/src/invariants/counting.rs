@@ -65,7 +65,11 @@ impl Counting {
         found: &mut Vec<String>,
     ) {
         let Some(pod) = after.or(before) else { return };
-        let Some(owner) = controller_of(pod, "Job") else { return };
+        let Some(owner) = controller_of(pod, "Job") else {
+            // Somebody took it from its Job, which cannot know any more whether it is held.
+            self.pods.entry(uid(pod).to_owned()).and_modify(|fate| fate.tracked = false);
+            return;
+        };
         let is_released = before.is_some_and(is_tracked) && !after.is_some_and(is_tracked);
         let fate = self.pods.entry(uid(pod).to_owned()).or_default();
         fate.succeeded |= pod["status"]["phase"] == "Succeeded";

@@ -1,7 +1,13 @@
 //! A view of one resource as a watch delivers it: late by a number of events, with gaps that a relist ends, and
 //! with events that arrive twice.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    rc::Rc,
+    sync::Arc,
+};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,6 +26,8 @@ struct Cache<T> {
     /// Lists are given the other way round: decisions must not depend on the order.
     is_reversed: bool,
     objects: BTreeMap<Key, Arc<T>>,
+    /// The keys of what each controller has: thousands of owners ask for their own at every look.
+    owned: BTreeMap<Uid, BTreeSet<Key>>,
     next: usize,
     seen: u64,
     /// Counts what was delivered.
@@ -60,6 +68,7 @@ impl<T: DeserializeOwned + Object> Cached<T> {
             cut: None,
             is_reversed: false,
             objects: BTreeMap::new(),
+            owned: BTreeMap::new(),
             next: 0,
             seen: 0,
             changes: 0,
@@ -82,12 +91,30 @@ impl<T: DeserializeOwned + Object> Cache<T> {
         let held = self.objects.get(key).map_or(0, |held| held.resource_version());
         match object.and_then(decode::<T>) {
             Some(object) if object.resource_version() > held => {
-                self.objects.insert(key.clone(), Arc::new(object));
+                self.put(object);
             }
-            None if revision > held => drop(self.objects.remove(key)),
+            None if revision > held => self.remove(key),
             _ => return,
         }
         self.changes += 1;
+    }
+
+    fn put(&mut self, object: T) {
+        let key = object.key();
+        self.remove(&key);
+        if let Some(owner) = object.controller() {
+            self.owned.entry(owner.clone()).or_default().insert(key.clone());
+        }
+        self.objects.insert(key, Arc::new(object));
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let removed = self.objects.remove(key);
+        if let Some(owner) = removed.as_deref().and_then(Object::controller)
+            && let Some(keys) = self.owned.get_mut(&owner)
+        {
+            keys.remove(key);
+        }
     }
 }
 
@@ -120,8 +147,9 @@ impl<T: DeserializeOwned + Object> Feed for Cached<T> {
     fn relist(&self, cluster: &Cluster) {
         let mut cache = self.0.borrow_mut();
         let objects = cluster.list(cache.resource);
-        let objects = objects.iter().filter_map(|object| decode::<T>(object));
-        cache.objects = objects.map(|object| (object.key(), Arc::new(object))).collect();
+        cache.objects.clear();
+        cache.owned.clear();
+        objects.iter().filter_map(|object| decode::<T>(object)).for_each(|object| cache.put(object));
         cache.next = cluster.events(cache.resource).len();
         cache.seen = cluster.revision();
         cache.cut = None;
@@ -168,7 +196,13 @@ impl<T: DeserializeOwned + Object> View<T> for Cached<T> {
     }
 
     fn controlled_by(&self, owner: &Uid) -> Vec<Arc<T>> {
-        self.matching(|object| object.controller().as_ref() == Some(owner))
+        let cache = self.0.borrow();
+        let keys = cache.owned.get(owner).into_iter().flatten();
+        let mut found: Vec<_> = keys.filter_map(|key| cache.objects.get(key)).cloned().collect();
+        if cache.is_reversed {
+            found.reverse();
+        }
+        found
     }
 
     fn orphans(&self, namespace: &str) -> Vec<Arc<T>> {

@@ -126,6 +126,8 @@ struct Loop<P: Planner> {
 struct Held<M> {
     memory: M,
     refusal: Option<Refusal>,
+    /// How many looks in a row the server refused something of.
+    failures: u32,
     /// Which revision each resource must have been seen at before the key is looked at again.
     gate: BTreeMap<Resource, u64>,
     wake_at: Option<Timestamp>,
@@ -213,7 +215,11 @@ where
         let judged = memory::judge(held.refusal.take(), attempt, &outcome.reports, cluster.now);
         held.refusal = judged.refusal;
         let retry_at = held.refusal.as_ref().map(|refusal| refusal.retry_at);
-        held.wake_at = plan.requeue_at.into_iter().chain(retry_at).min();
+        // A status that is refused is no refusal that the planner hears of, but a failure like any other.
+        let is_refused = outcome.reports.iter().any(|report| matches!(report.verdict, Verdict::Refused(_)));
+        held.failures = if is_refused { held.failures.saturating_add(1) } else { 0 };
+        let back_off = (is_refused && retry_at.is_none()).then(|| cluster.now + memory::delay(held.failures));
+        held.wake_at = [plan.requeue_at, retry_at, back_off].into_iter().flatten().min();
         held.looked = (!outcome.is_open && !judged.look_again).then_some(deliveries);
         Look { done: outcome.done + usize::from(judged.look_again), crashed: false }
     }

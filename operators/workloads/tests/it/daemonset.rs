@@ -75,6 +75,8 @@ enum Edit {
     History(i32),
     Taint(usize, bool),
     Disk(usize, bool),
+    /// The set is deleted and made again at once, its pods are orphaned or not.
+    MakeAgain(bool),
 }
 
 impl Daemons {
@@ -133,6 +135,7 @@ impl Subject for Daemons {
                 self.patch(cluster, &json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}}));
             }
             Edit::History(limit) => self.patch(cluster, &json!({"spec": {"revisionHistoryLimit": limit}})),
+            Edit::MakeAgain(orphan) => cluster.make_again(self.resource(), &key(), orphan),
             Edit::Taint(place, yes) => cluster.taint(&node(place), "gpu", "", yes.then_some("NoExecute")),
             Edit::Disk(place, yes) => {
                 cluster.label_node(&node(place), "disk", &if yes { json!("ssd") } else { Value::Null });
@@ -357,6 +360,7 @@ fn edits() -> impl Strategy<Value = Edit> {
         1 => (0..3i32).prop_map(Edit::History),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(place, yes)| Edit::Taint(place, yes)),
         2 => (any::<usize>(), any::<bool>()).prop_map(|(place, yes)| Edit::Disk(place, yes)),
+        1 => any::<bool>().prop_map(Edit::MakeAgain),
     ]
 }
 

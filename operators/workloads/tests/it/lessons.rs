@@ -2,10 +2,13 @@
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use trysail_core::{Face, Key, Resource, resource::PODS};
+use trysail_core::{
+    Face, Key, Resource,
+    resource::{CONTROLLER_REVISIONS, PODS},
+};
 use trysail_testkit::{
     Cluster, Manager,
-    cluster::Writer,
+    cluster::{Exit, Writer},
     fixtures::{self, NAMESPACE},
     scenario::replay,
 };
@@ -68,6 +71,60 @@ fn lesson_1_a_status_goes_to_its_subresource() {
     assert_eq!(stage.deployment()["status"]["availableReplicas"], 1);
 }
 
+/// The cluster with one object in it, and the controllers of the native kinds.
+fn with(resource: Resource, manifest: Value) -> (Cluster, Manager) {
+    let mut cluster = Cluster::default();
+    cluster.create(resource, manifest, Writer::Other).unwrap();
+    let manager = Manager::start(Face::Native, &cluster);
+    (cluster, manager)
+}
+
+fn is_going(pod: &Value) -> bool {
+    pod["metadata"]["deletionTimestamp"].is_string()
+}
+
+/// 2. A stale list, and pods that had ended while they were terminating, let an ordered scale-down take three pods in a
+///    second. One goes at a time, whatever the view shows, and whatever becomes of the one that goes.
+#[test]
+fn lesson_2_an_ordered_scale_down_takes_one_pod_at_a_time() {
+    for lag in 0..8 {
+        let sets = Resource::stateful_sets(Face::Native);
+        let (mut cluster, mut manager) = with(sets, fixtures::stateful_set(Face::Native, "db", 4, "v1"));
+        for _ in 0..20 {
+            cluster.advance(SignedDuration::from_secs(1));
+            cluster.actors();
+            assert!(manager.settle(&mut cluster));
+        }
+        assert_eq!(cluster.list(PODS).len(), 4);
+        cluster.kubelet.terminate_after = 3;
+        manager.set_lag(lag);
+        let less = json!({"spec": {"replicas": 0}});
+        cluster.patch(sets, &Key::new(NAMESPACE, "db"), (None, 0), None, &less, Writer::Other).unwrap();
+        let mut taken = 0;
+        for _ in 0..200 {
+            manager.round(&mut cluster);
+            let pods = cluster.list(PODS);
+            let going: Vec<&Value> = pods.iter().map(|pod| &**pod).filter(|pod| is_going(pod)).collect();
+            assert!(going.len() <= 1, "lag {lag}: {going:#?}\n{:#?}", manager.journal);
+            // Its containers end long before it is gone.
+            if let Some(pod) = going.iter().find(|pod| pod["status"]["phase"] == "Running") {
+                taken += 1;
+                cluster.finish(&Key::new(NAMESPACE, pod["metadata"]["name"].as_str().unwrap()), "Failed");
+            }
+            cluster.advance(SignedDuration::from_millis(300));
+            cluster.actors();
+        }
+        manager.set_lag(0);
+        for _ in 0..20 {
+            cluster.advance(SignedDuration::from_secs(1));
+            cluster.actors();
+            assert!(manager.settle(&mut cluster));
+        }
+        assert!(cluster.list(PODS).is_empty(), "lag {lag}: {:#?}", manager.journal);
+        assert!(lag > 0 || taken == 4, "{taken} pods were seen going");
+    }
+}
+
 /// 3. A deletion is a DELETE with the default grace period and the uid of the pod that was judged.
 #[test]
 fn lesson_3_pods_end_gracefully() {
@@ -77,6 +134,46 @@ fn lesson_3_pods_end_gracefully() {
     assert!(stage.manager.settle(&mut stage.cluster));
     let pods = stage.cluster.list(PODS);
     assert!(pods[0]["metadata"]["deletionTimestamp"].is_string(), "{:?}", pods[0]);
+}
+
+/// 4. A Job hung at `active: 1`: `Failed` came without `FailureTarget`, a counter went down, and the server refused the
+///    whole status, every time. Here it refuses too; so every status that is written is a step that it takes.
+#[test]
+fn lesson_4_a_job_ends_in_steps_that_the_server_takes() {
+    let jobs = Resource::jobs(Face::Native);
+    for (code, steps) in [(0, ["SuccessCriteriaMet", "Complete"]), (1, ["FailureTarget", "Failed"])] {
+        let mut manifest = fixtures::job(Face::Native, "pi", "ends");
+        let more = json!({"completions": 3, "parallelism": 2, "backoffLimit": 1});
+        manifest["spec"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (mut cluster, mut manager) = with(jobs, manifest);
+        cluster.kubelet.exits.insert("ends".to_owned(), Exit { after: 2, code });
+        for _ in 0..120 {
+            cluster.advance(SignedDuration::from_secs(1));
+            cluster.actors();
+            assert!(manager.settle(&mut cluster));
+        }
+        let refused: Vec<_> = manager.journal.iter().filter(|line| line.starts_with("refused")).collect();
+        assert!(refused.is_empty(), "{refused:#?}");
+        let mut before = json!({});
+        for event in cluster.events(jobs) {
+            let status = &event.object.as_deref().unwrap()["status"];
+            for counter in ["succeeded", "failed"] {
+                let count = |status: &Value| status[counter].as_i64().unwrap_or(0);
+                assert!(count(status) >= count(&before), "{before} became {status}");
+            }
+            if has(status, steps[1]) {
+                assert!(has(&before, steps[0]), "{before} became {status}");
+                assert_eq!(status["active"].as_i64().unwrap_or(0), 0, "{status}");
+            }
+            before = status.clone();
+        }
+        assert!(has(&before, steps[1]), "{before}");
+    }
+}
+
+fn has(status: &Value, kind: &str) -> bool {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions.into_iter().any(|held| held["type"] == kind && held["status"] == "True")
 }
 
 /// 5. One replica became eight pods in 400 ms: the watch was late, and the controller went on without it.
@@ -140,6 +237,57 @@ fn lesson_7_every_change_of_the_template_is_one_rollout() {
     stage.patch(None, &same);
     stage.tick(3);
     assert_eq!(stage.revision(), "10");
+}
+
+/// 8. A rollback restarted every pod of a DaemonSet: its records differed from what Go writes in the order of keys, in a
+///    missing `$patch: replace`, in the alphabet of the hash. Here every record and every pod is as
+///    kube-controller-manager left it, with templates that it wrote; nothing is recorded anew, and no pod restarts.
+#[test]
+fn lesson_8_records_of_kube_controller_manager_restart_no_pod() {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Golden {
+        name: String,
+        template: Value,
+        hash: String,
+        stateful_set: Value,
+    }
+    let golden: Vec<Golden> = serde_json::from_str(include_str!("../revisions/golden.json")).unwrap();
+    let sets = Resource::stateful_sets(Face::Native);
+    for Golden { name, template, hash, stateful_set } in golden {
+        let mut manifest = fixtures::stateful_set(Face::Native, "db", 1, "v1");
+        let labels = template["metadata"]["labels"].clone();
+        manifest["spec"]["selector"] = json!({ "matchLabels": labels });
+        manifest["spec"]["template"] = template;
+        let mut cluster = Cluster::default();
+        let set = cluster.create(sets, manifest, Writer::Other).unwrap();
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db",
+            "uid": set["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true}]);
+        let record_name = format!("db-{hash}");
+        let mut marked = labels.clone();
+        marked["controller.kubernetes.io/hash"] = hash.as_str().into();
+        let record = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": stateful_set,
+            "metadata": {"name": record_name, "namespace": NAMESPACE, "labels": marked, "ownerReferences": owner}});
+        cluster.create(CONTROLLER_REVISIONS, record, Writer::Other).unwrap();
+        let mut own = labels;
+        own["controller-revision-hash"] = record_name.as_str().into();
+        own["statefulset.kubernetes.io/pod-name"] = "db-0".into();
+        own["apps.kubernetes.io/pod-index"] = "0".into();
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
+            "metadata": {"name": "db-0", "namespace": NAMESPACE, "labels": own, "ownerReferences": owner}});
+        let uid = cluster.create(PODS, pod, Writer::Other).unwrap()["metadata"]["uid"].clone();
+        let mut manager = Manager::start(Face::Native, &cluster);
+        for _ in 0..10 {
+            cluster.advance(SignedDuration::from_secs(1));
+            cluster.actors();
+            assert!(manager.settle(&mut cluster));
+        }
+        let pods = cluster.list(PODS);
+        assert!(pods.len() == 1 && pods[0]["metadata"]["uid"] == uid, "{name}: {:#?}", manager.journal);
+        assert_eq!(cluster.list(CONTROLLER_REVISIONS).len(), 1, "{name}: {:#?}", manager.journal);
+        let status = &cluster.get(sets, &Key::new(NAMESPACE, "db")).unwrap()["status"];
+        assert_eq!(status["updateRevision"], *record_name, "{name}: {status}");
+    }
 }
 
 /// 9. The rows with nothing and with one, for both strategies and for percentages that round to nothing.

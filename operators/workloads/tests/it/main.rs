@@ -4,10 +4,9 @@
 
 mod cron_jobs;
 mod daemonset;
-mod exhaustive;
+mod deployment;
 mod jobs;
 mod lessons;
-mod properties;
 mod scenarios;
 mod soak;
 mod statefulset;

@@ -60,6 +60,8 @@ enum User {
     DeleteClaim(usize),
     /// The pod of that place loses the label of its ordinal.
     Strip(usize),
+    /// The set is deleted and made again at once, its pods are orphaned or not.
+    MakeAgain(bool),
 }
 
 fn user() -> impl Strategy<Value = User> {
@@ -72,6 +74,7 @@ fn user() -> impl Strategy<Value = User> {
         1 => any::<bool>().prop_map(User::OnDelete),
         1 => any::<usize>().prop_map(User::DeleteClaim),
         1 => any::<usize>().prop_map(User::Strip),
+        1 => any::<bool>().prop_map(User::MakeAgain),
     ]
 }
 
@@ -177,6 +180,7 @@ impl Subject for StatefulSets {
                 let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
                 self.patch(cluster, &json!({"spec": {"updateStrategy": strategy}}));
             }
+            User::MakeAgain(orphan) => cluster.make_again(self.resource(), &Self::key(), *orphan),
             User::DeleteClaim(place) => {
                 if let Some(claim) = at(cluster, PERSISTENT_VOLUME_CLAIMS, *place) {
                     let _ = cluster.delete(PERSISTENT_VOLUME_CLAIMS, &claim, None, Writer::Other);

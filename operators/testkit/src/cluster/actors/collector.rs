@@ -112,6 +112,21 @@ impl Cluster {
         self.commit(resource, key, None, Writer::Other);
         self.let_go(&Self::uid_of(&owner));
     }
+
+    /// Deletes an object and creates another one of its name and spec, as `kubectl replace --force` does. Its dependents
+    /// are left without an owner or to the garbage collector, which comes later.
+    pub fn make_again(&mut self, resource: Resource, key: &Key, orphan: bool) {
+        let Some(held) = self.get(resource, key) else { return };
+        if orphan {
+            self.delete_and_orphan(resource, key);
+        } else {
+            let _ = self.delete_with(resource, key, None, Some(Propagation::Background), Writer::Other);
+        }
+        // Whatever refuses one of the two leaves one of the two objects.
+        let metadata = json!({"name": key.name, "namespace": key.namespace});
+        let again = json!({"apiVersion": held["apiVersion"], "kind": held["kind"], "metadata": metadata, "spec": held["spec"]});
+        let _ = self.create(resource, again, Writer::Other);
+    }
 }
 
 fn uid(object: &Value) -> &str {
