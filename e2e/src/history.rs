@@ -111,7 +111,7 @@ impl History {
     pub async fn finish(self) -> Result<Vec<Entry>> {
         for watched in &self.watches {
             let what = format!("the watch of {} to catch up", watched.kind);
-            wait::until_despite_errors(&what, CATCH_UP, || self.is_up_to_date(watched)).await?;
+            wait::until(&what, CATCH_UP, || self.is_up_to_date(watched)).await?;
             ensure!(
                 !watched.task.is_finished(),
                 "the watch of {} ended early: nothing was proven",

@@ -50,7 +50,7 @@ pub async fn leader(client: &Client) -> Result<Option<Pod>> {
 
 /// Waits until one of the managers leads.
 pub async fn wait_for_leader(client: &Client, limit: Duration) -> Result<Pod> {
-    wait::until_found_despite_errors("a manager to lead", limit, || leader(client)).await
+    wait::until("a manager to lead", limit, || leader(client)).await
 }
 
 /// Sends a signal to the manager process of that pod.
@@ -97,7 +97,7 @@ pub async fn scale(client: &Client, count: usize, limit: Duration) -> Result<()>
 
 /// Waits until `count` managers of the chart are ready.
 pub async fn wait_for_ready(client: &Client, count: usize, limit: Duration) -> Result<()> {
-    wait::until_despite_errors(&format!("{count} ready managers"), limit, || async {
+    wait::until(&format!("{count} ready managers"), limit, || async {
         Ok(pods(client).await?.iter().filter(|pod| is_ready(pod)).count() == count)
     })
     .await

@@ -115,7 +115,7 @@ impl PodMonitor {
     /// Stops once it has seen what is there now, and fails when at any moment there were more than `most` active or
     /// fewer than `fewest` ready pods.
     pub async fn finish(self, most: usize, fewest: usize) -> Result<Seen> {
-        wait::until_despite_errors("the pod watch to catch up", CATCH_UP, || async {
+        wait::until("the pod watch to catch up", CATCH_UP, || async {
             let now = self.pods.list(&ListParams::default()).await?.items;
             let seen = self.seen();
             Ok(now.iter().all(|pod| seen.pods.get(&pod.uid().unwrap_or_default()) == Some(&moment(pod))))

@@ -30,11 +30,14 @@ impl std::ops::Deref for TestNamespace {
 }
 
 impl TestNamespace {
+    /// The label of all of them; its value is what they are for.
+    pub const LABEL: &str = "trysail.dev/e2e";
+
     /// Creates `e2e-PURPOSE-…`.
     pub async fn create(client: &Client, purpose: &str) -> Result<Self> {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace: Namespace = serde_json::from_value(serde_json::json!({
-            "metadata": {"generateName": format!("e2e-{purpose}-"), "labels": {"trysail.dev/e2e": purpose}},
+            "metadata": {"generateName": format!("e2e-{purpose}-"), "labels": {Self::LABEL: purpose}},
         }))?;
         let created = namespaces
             .create(&PostParams::default(), &namespace)

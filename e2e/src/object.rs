@@ -90,11 +90,10 @@ impl Object {
 
     /// Waits until it is as `check` wants it, whatever happens to the API server meanwhile.
     pub async fn wait(&self, what: &str, limit: Duration, check: impl Fn(&Value) -> bool) -> Result<Value> {
-        let result =
-            wait::until_despite_errors(&format!("{} {} {what}", self.kind, self.name), limit, || async {
-                Ok(check(&self.get().await?))
-            })
-            .await;
+        let result = wait::until(&format!("{} {} {what}", self.kind, self.name), limit, || async {
+            Ok(check(&self.get().await?))
+        })
+        .await;
         let now = self.get().await;
         match result {
             Ok(()) => now,
@@ -119,10 +118,11 @@ impl Object {
     pub async fn wait_for_event(&self, reason: &str, limit: Duration) -> Result<String> {
         let about = format!("involvedObject.uid={},reason={reason}", self.uid);
         let list = ListParams::default().fields(&about);
-        let found = async || -> Result<Option<Event>> { Ok(self.events.list(&list).await?.items.pop()) };
         let what = format!("an event {reason} about {} {}", self.kind, self.name);
-        wait::until(&what, limit, || async { Ok(found().await?.is_some()) }).await?;
-        found().await?.and_then(|event| event.message).with_context(|| format!("{what} says nothing"))
+        wait::until(&what, limit, || async {
+            Ok(self.events.list(&list).await?.items.pop().and_then(|event| event.message))
+        })
+        .await
     }
 }
 

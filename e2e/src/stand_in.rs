@@ -30,7 +30,7 @@ impl Absent {
     pub async fn take_away(client: &Client) -> Result<Self> {
         let taken = Self { node: cluster()?.node("cp")? };
         taken.node.exec(&["mv", &Self::manifest(), &Self::elsewhere()])?;
-        wait::until_despite_errors("the static pod to end", LIMIT, || async {
+        wait::until("the static pod to end", LIMIT, || async {
             Ok(manager::native(client).await?.is_none())
         })
         .await?;
@@ -40,7 +40,7 @@ impl Absent {
     /// Brings it back and waits until it is ready.
     pub async fn bring_back(self, client: &Client) -> Result<()> {
         drop(self);
-        wait::until_despite_errors("the static pod to be back", LIMIT, || async {
+        wait::until("the static pod to be back", LIMIT, || async {
             Ok(manager::native(client).await?.is_some_and(|pod| manager::is_ready(&pod)))
         })
         .await

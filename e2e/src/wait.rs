@@ -8,46 +8,39 @@ use tokio::time::Instant;
 /// How often a state is looked at. Tests that must not miss a moment use [`crate::PodMonitor`] instead.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks until `check` says true; fails after `limit`, or at once when `check` fails.
-pub async fn until<F, Fut>(what: &str, limit: Duration, mut check: F) -> Result<()>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<bool>>,
-{
-    let deadline = Instant::now() + limit;
-    loop {
-        if check().await? {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("gave up waiting for {what} after {limit:?}");
-        }
-        tokio::time::sleep(INTERVAL).await;
+/// What a look may find: `true`, or something.
+pub trait Found {
+    /// What was waited for.
+    type What;
+    /// It, when it is there.
+    fn found(self) -> Option<Self::What>;
+}
+
+impl Found for bool {
+    type What = ();
+    fn found(self) -> Option<()> {
+        self.then_some(())
     }
 }
 
-/// As [`until`], but errors of `check` (an API server that restarts, say) are tolerated within the limit.
-pub async fn until_despite_errors<F, Fut>(what: &str, limit: Duration, mut check: F) -> Result<()>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<bool>>,
-{
-    let check = || {
-        let answer = check();
-        async { answer.await.map(|holds| holds.then_some(())) }
-    };
-    until_found_despite_errors(what, limit, check).await
+impl<T> Found for Option<T> {
+    type What = T;
+    fn found(self) -> Option<T> {
+        self
+    }
 }
 
-/// As [`until_despite_errors`]; gives what `check` found. It may be gone by a second look.
-pub async fn until_found_despite_errors<T, F, Fut>(what: &str, limit: Duration, mut check: F) -> Result<T>
+/// Looks until `check` finds what is waited for, and gives it: it may be gone by a second look. Errors (an API server
+/// that restarts, say) are tolerated within `limit`; the last one is told.
+pub async fn until<F, Fut, A>(what: &str, limit: Duration, mut check: F) -> Result<A::What>
 where
     F: FnMut() -> Fut,
-    Fut: Future<Output = Result<Option<T>>>,
+    Fut: Future<Output = Result<A>>,
+    A: Found,
 {
     let deadline = Instant::now() + limit;
     loop {
-        let last = match check().await {
+        let last = match check().await.map(Found::found) {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => String::new(),
             Err(error) => format!("; last error: {error:#}"),

@@ -127,11 +127,10 @@ impl Deployment {
 
     /// Waits until the rollout of the present spec is complete, whatever happens to the API server meanwhile.
     pub async fn wait_complete(&self, limit: Duration) -> Result<()> {
-        let result =
-            wait::until_despite_errors(&format!("Deployment {} to complete", self.name), limit, || async {
-                Ok(is_complete(&self.get().await?))
-            })
-            .await;
+        let result = wait::until(&format!("Deployment {} to complete", self.name), limit, || async {
+            Ok(is_complete(&self.get().await?))
+        })
+        .await;
         if let Err(error) = result {
             bail!(
                 "{error:#}; it is: {}",

@@ -147,7 +147,7 @@ async fn the_api_server_restarts_three_times_in_mid_rollout() -> Result<()> {
             watched.wait_for_created(watched.replicas * (restart + 1) + 1).await?;
         }
         control_plane.restart_component("kube-apiserver")?;
-        wait::until_despite_errors("the API server to be back", LIMIT, || async {
+        wait::until("the API server to be back", LIMIT, || async {
             client.apiserver_version().await?;
             Ok(true)
         })
