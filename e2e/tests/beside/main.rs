@@ -9,5 +9,6 @@ mod jobs;
 mod manifests;
 mod mistakes;
 mod orphans;
+mod spread;
 
 use trysail_e2e::workload::in_every_face;

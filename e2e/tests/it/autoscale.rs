@@ -13,7 +13,7 @@ use kube::{
 use serde_json::{Value, json};
 use trysail_e2e::{
     PodMonitor, TestNamespace, connect, wait,
-    workload::{Deployment, deployment},
+    workload::{Deployment, Face, MISSING_IMAGE, deployment},
 };
 
 /// The autoscaler looks every 15 s.
@@ -87,6 +87,44 @@ async fn a_disruption_budget_counts_on_our_scale() -> Result<()> {
         wait::until("three successors", LIMIT, || async { Ok(monitor.seen().created == 6) }).await?;
         web.wait_complete(LIMIT).await?;
         monitor.finish(3, 2).await?;
+        namespace.delete().await
+    })
+    .await
+}
+
+/// In the middle of a rollout a budget in per cent is of all pods that our ReplicaSets want together, for it asks the pods'
+/// owners; of a native ReplicaSet it knows the Deployment. What is surged counts here, so the budget allows no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_percentage_counts_what_is_surged() -> Result<()> {
+    super::in_every_face(async |face| {
+        let client = connect().await?;
+        let namespace = TestNamespace::create(&client, "percent").await?;
+        let mut manifest = deployment(face, "web", 4);
+        manifest["spec"]["strategy"] =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        let web = Deployment::create(&client, &namespace, face, manifest).await?;
+        web.wait_complete(LIMIT).await?;
+        web.set_image(MISSING_IMAGE).await?;
+        wait::until("the rollout to be stuck", LIMIT, || async {
+            Ok(web.get().await?["status"]["replicas"] == 5)
+        })
+        .await?;
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), &namespace);
+        let (expected, desired) = if face == Face::Crd { (5, 3) } else { (4, 2) };
+        for (field, healthy) in [("minAvailable", desired), ("maxUnavailable", 2)] {
+            let mut budget = json!({
+                "metadata": {"name": field.to_lowercase()},
+                "spec": {"selector": {"matchLabels": {"app": "web"}}},
+            });
+            budget["spec"][field] = json!("50%");
+            budgets.create(&PostParams::default(), &serde_json::from_value(budget)?).await?;
+            wait::until(&format!("{field} to be counted"), LIMIT, || async {
+                let status = budgets.get(&field.to_lowercase()).await?.status.unwrap_or_default();
+                let seen = (status.expected_pods, status.desired_healthy, status.disruptions_allowed);
+                Ok(seen == (Some(expected), Some(healthy), Some(4 - healthy)))
+            })
+            .await?;
+        }
         namespace.delete().await
     })
     .await

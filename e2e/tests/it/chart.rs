@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use trysail_e2e::{
     PodMonitor, TestNamespace, connect,
     history::{History, alive},
-    kinds::{daemon_set, indexed_job, stateful_set},
+    kinds::{daemon_set, indexed_job, job, stateful_set},
     manager,
     object::{Object, is_true},
     program, promises, wait,
@@ -54,6 +54,7 @@ async fn workloads_outlive_the_release() -> Result<()> {
     ]))?;
 
     let job = UnfinishedJob::start(&client).await?;
+    let robbed = RobbedJob::start(&client).await?;
     let mut uninstall = program::helm(home.path())?;
     uninstall.args(["uninstall", program::RELEASE, "-n", program::RELEASE_NAMESPACE, "--wait"]);
     program::run(&mut uninstall)?;
@@ -62,6 +63,7 @@ async fn workloads_outlive_the_release() -> Result<()> {
     // Served and stored still, and nobody acts on it.
     web.scale(3).await?;
     job.goes_on_alone().await?;
+    robbed.loses_its_mark().await?;
     ensure!(monitor.seen().created == running, "a pod was created with no manager there");
 
     program::install_chart(home.path(), &[])?;
@@ -74,6 +76,7 @@ async fn workloads_outlive_the_release() -> Result<()> {
         seen.created
     );
     job.finish().await?;
+    robbed.finish().await?;
     namespace.delete().await
 }
 
@@ -106,7 +109,8 @@ impl UnfinishedJob {
         })
         .await?;
         let entries = self.history.entries();
-        let held = |pod: &&Value| pod["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
+        let held =
+            |pod: &&Value| pod["metadata"]["finalizers"].as_array().is_some_and(|held| !held.is_empty());
         ensure!(!alive(&entries, |entry| entry.kind == "Pod").values().any(held), "finalizers were left");
         Ok(())
     }
@@ -114,6 +118,48 @@ impl UnfinishedJob {
     async fn finish(self) -> Result<()> {
         self.job.wait("to complete", LIMIT, |job| is_true(job, "Complete")).await?;
         promises::counted_once(&self.history.finish().await?, "pieces", Self::PIECES)?;
+        self.namespace.delete().await
+    }
+}
+
+/// A Job whose pod ends while no manager is there, and of which somebody removes what said that it was still to be
+/// counted.
+struct RobbedJob {
+    namespace: TestNamespace,
+    pods: Api<Pod>,
+    job: Object,
+}
+
+impl RobbedJob {
+    const UNCOUNTED: &str = "batch.trysail.dev/uncounted";
+
+    async fn start(client: &Client) -> Result<Self> {
+        let namespace = TestNamespace::create(client, "robbed").await?;
+        let job = Object::create(client, &namespace, &job(Face::Crd, "robbed", 1, "sleep 20")).await?;
+        job.wait("to run", LIMIT, |job| job["status"]["ready"] == 1).await?;
+        Ok(Self { pods: Api::namespaced(client.clone(), &namespace), namespace, job })
+    }
+
+    async fn loses_its_mark(&self) -> Result<()> {
+        let ended = |pod: &Pod| {
+            pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Succeeded"))
+        };
+        wait::until("the pod to end with no manager there", LIMIT, || async {
+            Ok(self.pods.list(&ListParams::default()).await?.items.iter().all(ended))
+        })
+        .await?;
+        let strip = Patch::Merge(json!({"metadata": {"annotations": {Self::UNCOUNTED: null}}}));
+        for pod in self.pods.list(&ListParams::default()).await?.items {
+            ensure!(pod.annotations().contains_key(Self::UNCOUNTED), "{} was not marked", pod.name_any());
+            self.pods.patch(&pod.name_any(), &PatchParams::default(), &strip).await?;
+        }
+        Ok(())
+    }
+
+    /// Whoever looks at the Job is told.
+    async fn finish(self) -> Result<()> {
+        let told = self.job.wait_for_event("PodsNotCounted", LIMIT).await?;
+        ensure!(told.contains("1 finished pods") && told.contains("run the Job again"), "it says {told:?}");
         self.namespace.delete().await
     }
 }

@@ -6,6 +6,7 @@
 mod autoscale;
 mod broken;
 mod chart;
+mod drain;
 mod faults;
 mod handover;
 mod kills;
