@@ -176,7 +176,9 @@ fn partition(snapshot: &Snapshot, plan: &Plan<Memory>) -> Result<(), Violation> 
     };
     for action in pod_deletes(plan) {
         let place = ordinal(snapshot, &action.target.key.name).unwrap_or(-1);
-        let pod = snapshot.pods.iter().find(|pod| Some(&pod.meta.uid) == action.target.uid.as_ref());
+        // What is adopted may have to go in the same breath.
+        let mut known = snapshot.pods.iter().chain(&snapshot.orphans);
+        let pod = known.find(|pod| Some(&pod.meta.uid) == action.target.uid.as_ref());
         let has_ended = pod.is_some_and(|pod| matches!(pod.phase, Phase::Failed | Phase::Succeeded));
         if is_wanted(snapshot, place) && place < partition && !has_ended {
             return broken("a pod below the partition taken", action);
