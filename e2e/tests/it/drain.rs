@@ -17,8 +17,8 @@ use trysail_e2e::{
 
 const LIMIT: Duration = Duration::from_secs(90);
 const NODE: &str = "w1";
-/// Pods of this test alone: on the node are others that must not move.
-const OURS: &str = "app in (web,set,daemons)";
+/// Pods of this test alone: on the node are others that must not move, among them what a failed test left behind.
+const OURS: &str = "app in (drained-web,drained-set,drained-daemons)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_drain_ends_and_loses_nothing() -> Result<()> {
@@ -32,9 +32,10 @@ async fn a_plain_drain_ends_and_loses_nothing() -> Result<()> {
 }
 
 async fn drains(client: &Client, namespace: &str, shell: &Shell) -> Result<()> {
-    let web = Deployment::create(client, namespace, Face::Crd, deployment(Face::Crd, "web", 4)).await?;
-    let set = Object::create(client, namespace, &stateful_set(Face::Crd, "set", 2)).await?;
-    let daemons = Object::create(client, namespace, &daemon_set(Face::Crd, "daemons")).await?;
+    let web =
+        Deployment::create(client, namespace, Face::Crd, deployment(Face::Crd, "drained-web", 4)).await?;
+    let set = Object::create(client, namespace, &stateful_set(Face::Crd, "drained-set", 2)).await?;
+    let daemons = Object::create(client, namespace, &daemon_set(Face::Crd, "drained-daemons")).await?;
     let rolled_out = async || -> Result<()> {
         web.wait_complete(LIMIT).await?;
         set.wait_complete(LIMIT).await?;
@@ -48,7 +49,7 @@ async fn drains(client: &Client, namespace: &str, shell: &Shell) -> Result<()> {
         "kubectl drain {NODE} --pod-selector '{OURS},!trysail.dev/daemonset' --timeout=90s"
     ))?;
     rolled_out().await?;
-    let moved = on_node(client, namespace, "app in (web,set)").await?;
+    let moved = on_node(client, namespace, "app in (drained-web,drained-set)").await?;
     ensure!(moved.is_empty(), "still on {NODE}: {moved:?}");
     ensure!(daemon(client, namespace).await?.uid() == before.uid(), "the daemon was evicted");
 
@@ -70,7 +71,7 @@ async fn drains(client: &Client, namespace: &str, shell: &Shell) -> Result<()> {
 
 /// The pod of the DaemonSet on that node.
 async fn daemon(client: &Client, namespace: &str) -> Result<Pod> {
-    let pods = on_node(client, namespace, "app=daemons").await?;
+    let pods = on_node(client, namespace, "app=drained-daemons").await?;
     let alive = pods.into_iter().find(|pod| pod.metadata.deletion_timestamp.is_none());
     alive.with_context(|| format!("no daemon on {NODE}"))
 }

@@ -33,6 +33,7 @@ const UNSEEN: &[(&str, &str, &str)] = &[
         "settles a create whose reply was lost, which only a simulated API server does on demand",
     ),
     ("get", "persistentvolumeclaims", "the same"),
+    ("get", "cronjobs", "settles a report that met a conflict"),
 ];
 
 /// What every authenticated user may do by itself; `helm test` asks with it what the manager may do.

@@ -71,7 +71,7 @@ impl Rules {
             ControllerName::Deployment => {
                 let deployments = Resource::deployments(face);
                 let sets = Resource::replica_sets(face);
-                self.owner(deployments, &READ);
+                self.owner(deployments);
                 self.add(deployments.group, deployments.plural, &["patch"], "roll back; mirror the revision");
                 self.add(sets.group, sets.plural, &READ, "see the revisions");
                 self.add(
@@ -101,14 +101,18 @@ impl Rules {
             }
             ControllerName::CronJob => {
                 let jobs = Resource::jobs(face);
-                // Nothing is adopted, so none is read by itself.
-                self.owner(Resource::cron_jobs(face), &["list", "watch"]);
+                self.owner(Resource::cron_jobs(face));
                 self.add(jobs.group, jobs.plural, &READ, "see the runs; settle an unanswered create");
                 self.add(jobs.group, jobs.plural, &["create", "delete"], "start, replace and prune runs");
             }
             ControllerName::TtlAfterFinished => {
                 let jobs = Resource::jobs(face);
-                self.add(jobs.group, jobs.plural, &["list", "watch"], "see what has finished");
+                self.add(
+                    jobs.group,
+                    jobs.plural,
+                    &READ,
+                    "see what has finished; settle an unanswered delete",
+                );
                 let why = "confirm that the Job is as it was seen, then delete it";
                 self.add(jobs.group, jobs.plural, &["delete", "patch"], why);
             }
@@ -134,14 +138,15 @@ impl Rules {
     }
 
     fn replicas(&mut self, owner: Resource) {
-        self.owner(owner, &READ);
+        self.owner(owner);
         self.add(PODS.group, PODS.plural, &READ, "count replicas; settle an unanswered create");
         self.add(PODS.group, PODS.plural, &["create", "delete"], "add and remove replicas");
         self.add(PODS.group, PODS.plural, &["patch"], "adopt and release");
     }
 
-    fn owner(&mut self, owner: Resource, read: &[&'static str]) {
-        self.add(owner.group, owner.plural, read, "read what is wanted; confirm the owner before adopting");
+    /// It is read by itself before something is adopted, and after a report that met a conflict or was not answered.
+    fn owner(&mut self, owner: Resource) {
+        self.add(owner.group, owner.plural, &READ, "read what is wanted; confirm the owner before adopting");
         self.add(owner.group, &format!("{}/status", owner.plural), &["patch"], "report");
         // Sent by nobody: admission checks it when an owner reference blocks the owner's deletion.
         self.add(
